@@ -1,0 +1,109 @@
+//! The seam: what every prior offers and every sampler consumes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{Batch, Level, Result, Schedule};
+
+/// The vector-Jacobian product at a fixed input: maps `v`, shaped like `x0_hat`, to `J^T v` with `J = d x0_hat / d x_t`.
+pub type Vjp<'a> = Box<dyn FnMut(&Batch) -> Result<Batch> + 'a>;
+
+/// A denoiser's posterior mean at an input, and its derivative there.
+pub struct Linearized<'a> {
+    /// `E[x0 | x_t]`, `[n, c, h, w]`.
+    pub x0_hat: Batch,
+    /// `v -> J^T v`, sample by sample. May be called any number of times.
+    pub vjp: Vjp<'a>,
+}
+
+/// A prior, seen through its posterior mean.
+///
+/// ```text
+/// x_t = alpha x0 + sigma eps      x0_hat(x_t) = E[x0 | x_t]
+/// ```
+///
+/// # Shapes
+/// `x` and the result are `[n, c, h, w]`; samples do not influence each other.
+///
+/// # Reference
+/// The contract `D(x; sigma)` of Karras et al. 2022, arXiv 2206.00364, sec. 2; here with a signal scale `alpha` beside the noise
+/// scale, so that variance-preserving and exploding processes are served alike.
+pub trait Denoiser: Sync {
+    /// The schedule that the denoiser was made for: it ties the `t` of a [`Level`] to its scales.
+    fn schedule(&self) -> &dyn Schedule;
+
+    /// The posterior mean of the clean image given `x` at `level`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) for an input of the wrong shape; [`Error::Denoiser`](crate::Error::Denoiser) for what
+    /// fails inside a network.
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch>;
+
+    /// The posterior mean and its vector-Jacobian product at `x`.
+    ///
+    /// # Errors
+    /// As [`x0_hat`](Self::x0_hat).
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>>;
+}
+
+/// How often a denoiser was evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evaluations {
+    /// Posterior means of one image.
+    pub forward: u64,
+    /// Vector-Jacobian products of one image.
+    pub vjp: u64,
+}
+
+/// A denoiser that counts its evaluations, image by image.
+pub struct Counted<D> {
+    inner: D,
+    forward: AtomicU64,
+    vjp: AtomicU64,
+}
+
+impl<D: Denoiser> Counted<D> {
+    /// Wraps `inner` with both counters at zero.
+    pub fn new(inner: D) -> Self {
+        Self { inner, forward: AtomicU64::new(0), vjp: AtomicU64::new(0) }
+    }
+
+    /// The evaluations so far.
+    pub fn evaluations(&self) -> Evaluations {
+        Evaluations { forward: self.forward.load(Ordering::Relaxed), vjp: self.vjp.load(Ordering::Relaxed) }
+    }
+}
+
+impl<D: Denoiser> Denoiser for Counted<D> {
+    fn schedule(&self) -> &dyn Schedule {
+        self.inner.schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        self.forward.fetch_add(x.dim().0 as u64, Ordering::Relaxed);
+        self.inner.x0_hat(x, level)
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        self.forward.fetch_add(x.dim().0 as u64, Ordering::Relaxed);
+        let Linearized { x0_hat, mut vjp } = self.inner.linearize(x, level)?;
+        let vjp = Box::new(move |v: &Batch| {
+            self.vjp.fetch_add(v.dim().0 as u64, Ordering::Relaxed);
+            vjp(v)
+        });
+        Ok(Linearized { x0_hat, vjp })
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for &D {
+    fn schedule(&self) -> &dyn Schedule {
+        (**self).schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        (**self).x0_hat(x, level)
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        (**self).linearize(x, level)
+    }
+}

@@ -1,0 +1,33 @@
+//! Where a run's randomness comes from.
+
+use crate::{Batch, Shape};
+
+/// What a draw is for: draws of different purposes are independent even within one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Purpose {
+    /// The initial state `x_T`.
+    Start = 0,
+    /// The noise that a stochastic step adds.
+    Step = 1,
+    /// The noise that is added before a step (EDM's churn).
+    Churn = 2,
+    /// Resampling of particles.
+    Resample = 3,
+    /// The measurement's noise.
+    Measurement = 4,
+    /// A posterior method's own draws beyond its step noise.
+    Method = 5,
+    /// Training: images, levels and noise.
+    Training = 6,
+    /// Anything random that is not part of a run: masks, kernels, tie-breaking.
+    Auxiliary = 7,
+}
+
+/// A source of standard normal noise for a whole batch.
+///
+/// A trait, so that a test can feed unit vectors and read a sampler's coefficients off its response.
+pub trait Noise {
+    /// Standard normals for every sample of the batch, `[n, c, h, w]`; the same `(step, purpose)` gives the same numbers.
+    fn normal(&mut self, step: usize, purpose: Purpose, n: usize, shape: Shape) -> Batch;
+}

@@ -1,0 +1,106 @@
+//! Noise schedules: how much signal and how much noise there is at each time.
+
+use std::fmt::Debug;
+
+/// The two scales of `x_t = alpha x0 + sigma eps`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scales {
+    /// The signal's scale.
+    pub alpha: f64,
+    /// The noise's scale.
+    pub sigma: f64,
+}
+
+/// Time derivatives of [`Scales`], right-sided where the schedule has a knot (left-sided at `t = 1`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Derivatives {
+    /// `d alpha / dt`.
+    pub d_alpha: f64,
+    /// `d sigma / dt`.
+    pub d_sigma: f64,
+}
+
+/// The linear SDE `dx = drift x dt + sqrt(diffusion_sq) dw` whose marginals are the schedule's.
+///
+/// ```text
+/// drift = alpha' / alpha      diffusion_sq = 2 sigma (sigma' - sigma alpha' / alpha)
+/// ```
+///
+/// # Reference
+/// Song et al. 2021, arXiv 2011.13456, eq. 5 (the SDE); Kingma et al. 2021, arXiv 2107.00630, for the expression in
+/// `alpha` and `sigma`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// The drift coefficient `f(t)`.
+    pub drift: f64,
+    /// The squared diffusion coefficient `g(t)^2`.
+    pub diffusion_sq: f64,
+}
+
+/// How far down in noise a schedule reaches at `t = 0`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CleanEnd {
+    /// `t = 0` is the clean image: `alpha = 1`, `sigma = 0`.
+    Clean,
+    /// `t = 0` still holds noise of this `sigma / alpha`; a sampler's last step must denoise it away.
+    SigmaMin(f64),
+}
+
+/// A noise level at which a denoiser is asked.
+///
+/// `t` is what a network is conditioned on; `alpha` and `sigma` are what the arithmetic uses. For a level on its schedule they
+/// agree; a grid that rounds or interpolates (as diffusers' Euler does) may give slightly different ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// Time in `[0, 1]`; 0 is the cleanest.
+    pub t: f64,
+    /// The signal's scale.
+    pub alpha: f64,
+    /// The noise's scale.
+    pub sigma: f64,
+}
+
+impl Level {
+    /// The noise-free end of every grid.
+    pub const CLEAN: Level = Level { t: 0.0, alpha: 1.0, sigma: 0.0 };
+
+    /// The level of `schedule` at time `t`.
+    pub fn at(schedule: &dyn Schedule, t: f64) -> Self {
+        let Scales { alpha, sigma } = schedule.scales(t);
+        Self { t, alpha, sigma }
+    }
+
+    /// `sigma / alpha`: the noise level of `x / alpha`.
+    pub fn sigma_edm(self) -> f64 {
+        self.sigma / self.alpha
+    }
+}
+
+/// A noise schedule, `t in [0, 1]` to signal and noise scales, in closed form.
+pub trait Schedule: Debug + Send + Sync {
+    /// `alpha` and `sigma` at `t`. Times outside `[0, 1]` are clamped.
+    fn scales(&self, t: f64) -> Scales;
+
+    /// The time derivatives of [`scales`](Self::scales).
+    fn derivatives(&self, t: f64) -> Derivatives;
+
+    /// The time at which `sigma / alpha` has this value, clamped to `[0, 1]`.
+    fn t_from_sigma_edm(&self, sigma_edm: f64) -> f64;
+
+    /// Where the schedule ends at `t = 0`.
+    fn clean_end(&self) -> CleanEnd {
+        CleanEnd::Clean
+    }
+
+    /// The number of training steps of a discrete schedule: step `k` is `t = (k + 1) / T`.
+    fn steps(&self) -> Option<usize> {
+        None
+    }
+
+    /// The drift and diffusion of the forward SDE, from the derivatives.
+    fn rates(&self, t: f64) -> Rates {
+        let Scales { alpha, sigma } = self.scales(t);
+        let Derivatives { d_alpha, d_sigma } = self.derivatives(t);
+        Rates { drift: d_alpha / alpha, diffusion_sq: 2.0 * sigma * (d_sigma - sigma * d_alpha / alpha) }
+    }
+}
