@@ -1,8 +1,21 @@
 //! Forward operators: how an image becomes a measurement.
 
-use crate::{Batch, Shape};
+mod dense;
+mod identity;
+mod mask;
+mod matrix;
+mod measurement;
 
-/// A capability that an operator may offer beyond [`Operator::forward`] and its adjoint, and that a posterior method may need.
+use ndarray::{Array4, ArrayView1, Axis, CowArray, Ix2};
+
+pub use dense::*;
+pub use identity::*;
+pub use mask::*;
+pub use measurement::*;
+
+use crate::{Batch, Error, Result, Shape, element_shape};
+
+/// A capability that an operator may offer beyond [`Operator::forward`] and that a posterior method may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
     /// `A^T y`.
@@ -15,7 +28,21 @@ pub enum Capability {
     Svd,
 }
 
+impl std::fmt::Display for Capability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Adjoint => "the adjoint",
+            Self::PseudoInverse => "the pseudo-inverse",
+            Self::Prox => "the proximal map",
+            Self::Svd => "the singular value decomposition",
+        })
+    }
+}
+
 /// A linear forward operator `A`, from images `[n, c, h, w]` to measurements `[n, c', h', w']`.
+///
+/// Only [`forward`](Self::forward) and [`adjoint`](Self::adjoint) must be written; whoever offers [`svd`](Self::svd) has the
+/// pseudo-inverse and the proximal map from it.
 ///
 /// Inputs are checked at the door with [`check_shape`](crate::check_shape); inside, operators are infallible: a shape that was not
 /// checked is a programming error.
@@ -40,14 +67,24 @@ pub trait Operator: Send + Sync {
         None
     }
 
-    /// `A^+ y`, where it is cheap. Given by the decomposition if there is one.
-    fn pseudo_inverse(&self, y: &Batch) -> Option<Batch>;
+    /// `A^+ y`, where it is cheap: by default through the decomposition.
+    fn pseudo_inverse(&self, y: &Batch) -> Option<Batch> {
+        self.svd().map(|svd| svd.pseudo_inverse(y))
+    }
 
-    /// `argmin_x |y - A x|^2 + rho |x - z|^2` for `rho > 0`. Given by the decomposition if there is one.
-    fn prox(&self, y: &Batch, z: &Batch, rho: f64) -> Option<Batch>;
+    /// `argmin_x |y - A x|^2 + rho |x - z|^2` for `rho > 0`: by default through the decomposition. `y` holds one measurement for
+    /// each sample of `z`, or one for all of them.
+    fn prox(&self, y: &Batch, z: &Batch, rho: f64) -> Option<Batch> {
+        self.svd().map(|svd| svd.prox(y, z, rho))
+    }
 
     /// What the operator offers.
-    fn capabilities(&self) -> Vec<Capability>;
+    fn capabilities(&self) -> Vec<Capability> {
+        match self.svd() {
+            Some(_) => vec![Capability::Adjoint, Capability::PseudoInverse, Capability::Prox, Capability::Svd],
+            None => vec![Capability::Adjoint],
+        }
+    }
 
     /// The number of measured values, `m`.
     fn measured(&self) -> usize {
@@ -58,9 +95,11 @@ pub trait Operator: Send + Sync {
 /// `A = U diag(s) V^T` with real orthonormal `U`, `V` and fast transforms.
 ///
 /// Coefficients are `[n, 1, 1, d]` on the image's side (`V^T x`, all `d` of them, so that the null space is there too) and
-/// `[n, 1, 1, m]` on the measurement's side; coefficient `i` of both belongs to `singular_values()[i]`.
-pub trait Svd {
-    /// The `min(m, d)` singular values, not necessarily sorted; those below the operator's stated cut-off are exactly 0.
+/// `[n, 1, 1, m]` on the measurement's side; coefficient `i` of both belongs to `singular_values()[i]`, and those beyond the
+/// `min(m, d)` singular values belong to none.
+pub trait Svd: Send + Sync {
+    /// The `min(m, d)` singular values, not necessarily sorted. Those of at most `max(m, d)` times the double precision's epsilon
+    /// times the largest are exactly 0, and so they are in the pseudo-inverse.
     fn singular_values(&self) -> &[f64];
     /// `V^T x`.
     fn v_transpose(&self, x: &Batch) -> Batch;
@@ -70,16 +109,71 @@ pub trait Svd {
     fn u_transpose(&self, y: &Batch) -> Batch;
     /// `U y`.
     fn u(&self, coefficients: &Batch) -> Batch;
+
+    /// `A^+ y = V diag(1 / s) U^T y`, with 0 in the place of 1 / 0.
+    fn pseudo_inverse(&self, y: &Batch) -> Batch {
+        let d = self.image_values();
+        let y_hat = self.u_transpose(y);
+        let mut x_hat = Array4::zeros((y.dim().0, 1, 1, d));
+        for (mut x_hat, y_hat) in x_hat.axis_iter_mut(Axis(0)).zip(y_hat.axis_iter(Axis(0))) {
+            for ((x, y), s) in x_hat.iter_mut().zip(y_hat).zip(self.singular_values()) {
+                *x = if *s > 0.0 { y / s } else { 0.0 };
+            }
+        }
+        self.v(&x_hat)
+    }
+
+    /// `argmin_x |y - A x|^2 + rho |x - z|^2`, whose coefficients are `(s y + rho z) / (s^2 + rho)`; `y` may be one measurement for
+    /// all the samples of `z`.
+    fn prox(&self, y: &Batch, z: &Batch, rho: f64) -> Batch {
+        let y_hat = self.u_transpose(y);
+        let mut x_hat = self.v_transpose(z);
+        for (mut x_hat, y_hat) in x_hat.axis_iter_mut(Axis(0)).zip(y_hat.axis_iter(Axis(0)).cycle()) {
+            for ((x, y), s) in x_hat.iter_mut().zip(y_hat).zip(self.singular_values()) {
+                *x = (s * y + rho * *x) / (s * s + rho);
+            }
+        }
+        self.v(&x_hat)
+    }
+
+    /// The number of values of an image, `d`.
+    fn image_values(&self) -> usize;
 }
 
-/// A measurement `y = A x + sigma_y e` in the model's units: images in `[-1, 1]`.
+/// Refuses an operator that does not offer what a method needs.
 ///
-/// One `y`, `[1, c', h', w']`, whatever the number of posterior samples.
-pub struct Measurement<'a> {
-    /// The forward operator.
-    pub op: &'a dyn Operator,
-    /// What was measured, `[1, c', h', w']`.
-    pub y: Batch,
-    /// The noise's standard deviation, in the units of `y`.
-    pub sigma_y: f64,
+/// # Errors
+/// [`Error::Unsupported`], which names the missing capabilities and lists the operators that would work.
+pub fn require(op: &dyn Operator, needs: &[Capability], method: &str) -> Result<()> {
+    let offered = op.capabilities();
+    let missing: Vec<_> = needs.iter().filter(|need| !offered.contains(need)).map(Capability::to_string).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!("{method} with the operator {}", op.spec()),
+        why: format!("it needs {}, which this operator does not offer", missing.join(" and ")),
+        possible: WITH_SVD.iter().map(ToString::to_string).collect(),
+    })
 }
+
+/// The operators that offer every capability.
+const WITH_SVD: [&str; 3] = ["identity", "mask", "dense"];
+
+/// One row of values per sample.
+fn rows(batch: &Batch) -> CowArray<'_, f64, Ix2> {
+    let (n, d) = (batch.dim().0, element_shape(batch).iter().product::<usize>());
+    batch.to_shape((n, d)).expect("a batch has n times its element's values")
+}
+
+/// A batch of elements of the shape `shape`, each made in place from the values of one of `from`.
+fn map_samples(from: &Batch, [c, h, w]: Shape, mut fill: impl FnMut(ArrayView1<'_, f64>, &mut [f64])) -> Batch {
+    let mut to = Array4::zeros((from.dim().0, c, h, w));
+    for (row, mut sample) in rows(from).rows().into_iter().zip(to.axis_iter_mut(Axis(0))) {
+        fill(row, sample.as_slice_mut().expect("a new array is row-major"));
+    }
+    to
+}
+
+#[cfg(test)]
+mod tests;
