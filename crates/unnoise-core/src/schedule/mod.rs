@@ -1,6 +1,27 @@
 //! Noise schedules: how much signal and how much noise there is at each time.
 
+mod config;
+mod cosine;
+mod discrete;
+mod edm;
+mod rectified_flow;
+mod ve;
+mod vp;
+
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
+
+use crate::{Batch, Error, Result, check_shape, element_shape};
+
+pub use config::{Betas, DiscreteConfig, ScheduleConfig};
+pub use cosine::CosineSchedule;
+pub use discrete::DiscreteSchedule;
+pub use edm::EdmSchedule;
+pub use rectified_flow::RectifiedFlowSchedule;
+pub use ve::VeSchedule;
+pub use vp::VpSchedule;
 
 /// The two scales of `x_t = alpha x0 + sigma eps`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,4 +124,35 @@ pub trait Schedule: Debug + Send + Sync {
         let Derivatives { d_alpha, d_sigma } = self.derivatives(t);
         Rates { drift: d_alpha / alpha, diffusion_sq: 2.0 * sigma * (d_sigma - sigma * d_alpha / alpha) }
     }
+}
+
+/// Noises an image directly to the time `t`.
+///
+/// ```text
+/// x_t = alpha(t) x0 + sigma(t) eps
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] when `eps` is not shaped like `x0`.
+///
+/// # Reference
+/// Ho, Jain, Abbeel 2020, arXiv 2006.11239, eq. 4; here for every schedule.
+pub fn forward_noise(x0: &Batch, eps: &Batch, schedule: &dyn Schedule, t: f64) -> Result<Batch> {
+    check_same_shape(x0, eps, "eps", "forward_noise")?;
+    let Scales { alpha, sigma } = schedule.scales(t);
+    Ok(alpha * x0 + sigma * eps)
+}
+
+/// Refuses `other` unless it has all four sides of `batch`.
+pub(crate) fn check_same_shape(batch: &Batch, other: &Batch, what: &'static str, at: &'static str) -> Result<()> {
+    check_shape(other, element_shape(batch), what, at)?;
+    if batch.dim().0 == other.dim().0 {
+        return Ok(());
+    }
+    Err(Error::Shape { what, expected: batch.shape().to_vec(), got: other.shape().to_vec(), at })
+}
+
+/// Refuses a number outside its domain, which `expected` words.
+fn check(valid: bool, what: &'static str, expected: &str, got: impl Debug, at: &'static str) -> Result<()> {
+    if valid { Ok(()) } else { Err(Error::Argument { what, expected: expected.into(), got: format!("{got:?}"), at }) }
 }

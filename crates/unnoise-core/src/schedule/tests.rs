@@ -1,0 +1,283 @@
+use std::sync::Arc;
+
+use ndarray::Array4;
+
+use super::*;
+
+struct Case {
+    name: &'static str,
+    schedule: Arc<dyn Schedule>,
+}
+
+fn zero_snr() -> DiscreteSchedule {
+    DiscreteSchedule::linear(40, 1e-3, 0.3).unwrap().with_zero_terminal_snr().unwrap()
+}
+
+fn cases() -> Vec<Case> {
+    let case = |name, schedule| Case { name, schedule };
+    vec![
+        case("linear", Arc::new(DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap())),
+        case("scaled_linear", Arc::new(DiscreteSchedule::scaled_linear(100, 0.00085, 0.12).unwrap())),
+        case("squaredcos_cap_v2", Arc::new(DiscreteSchedule::squaredcos_cap_v2(50).unwrap())),
+        case("zero_snr", Arc::new(zero_snr())),
+        case("custom", Arc::new(DiscreteSchedule::from_betas(vec![0.3, 0.1, 0.7]).unwrap())),
+        case("cosine", Arc::new(CosineSchedule)),
+        case("vp", Arc::new(VpSchedule::default())),
+        case("ve", Arc::new(VeSchedule::default())),
+        case("edm", Arc::new(EdmSchedule::default())),
+        case("rectified_flow", Arc::new(RectifiedFlowSchedule)),
+    ]
+}
+
+/// Times that are no knot of any case.
+fn times() -> impl Iterator<Item = f64> {
+    (0..97).map(|i| 0.00137 + 0.998 * i as f64 / 97.0)
+}
+
+fn assert_close(got: f64, want: f64, relative: f64, what: std::fmt::Arguments<'_>) {
+    assert!((got - want).abs() <= relative * want.abs().max(1e-300), "{what}: {got} instead of {want}");
+}
+
+#[test]
+fn derivatives_are_the_numerical_ones() {
+    let h = 1e-6;
+    for Case { name, schedule } in cases() {
+        for t in times() {
+            let (after, before) = (schedule.scales(t + h), schedule.scales(t - h));
+            let Derivatives { d_alpha, d_sigma } = schedule.derivatives(t);
+            let scale = d_alpha.abs() + d_sigma.abs();
+            for (got, want) in [(d_alpha, after.alpha - before.alpha), (d_sigma, after.sigma - before.sigma)] {
+                assert!((got - want / (2.0 * h)).abs() < 2e-6 * scale, "{name} at {t}: {got} instead of {}", want / (2.0 * h));
+            }
+        }
+    }
+}
+
+#[test]
+fn derivatives_at_knots_are_one_sided() {
+    let h = 1e-8;
+    for schedule in [zero_snr(), DiscreteSchedule::linear(40, 1e-3, 0.3).unwrap()] {
+        for step in 0..=40 {
+            let t = f64::from(step) / 40.0;
+            let side = if step == 40 { -h } else { h };
+            let (here, there) = (schedule.scales(t), schedule.scales(t + side));
+            let Derivatives { d_alpha, d_sigma } = schedule.derivatives(t);
+            let tolerance = 1e-5 * (d_alpha.abs() + d_sigma.abs());
+            assert!(((there.alpha - here.alpha) / side - d_alpha).abs() < tolerance, "alpha at {t}");
+            assert!(((there.sigma - here.sigma) / side - d_sigma).abs() < tolerance, "sigma at {t}");
+        }
+    }
+}
+
+#[test]
+fn snr_falls_strictly_between_the_stated_ends() {
+    for Case { name, schedule } in cases() {
+        let ratio = |t: f64| schedule.scales(t).alpha / schedule.scales(t).sigma;
+        let mut last = f64::INFINITY;
+        for i in 1..=2000 {
+            let now = ratio(f64::from(i) / 2000.0);
+            assert!(now < last, "{name} at {i}");
+            last = now;
+        }
+        let start = schedule.scales(0.0);
+        match schedule.clean_end() {
+            CleanEnd::Clean => assert_eq!((start.alpha, start.sigma), (1.0, 0.0), "{name}"),
+            CleanEnd::SigmaMin(sigma) => assert_close(start.sigma / start.alpha, sigma, 1e-14, format_args!("{name}")),
+        }
+        assert_eq!(schedule.scales(-1.0), schedule.scales(0.0), "{name}");
+        assert_eq!(schedule.scales(2.0), schedule.scales(1.0), "{name}");
+    }
+}
+
+#[test]
+fn variance_preserving_schedules_preserve_it() {
+    for Case { name, schedule } in cases() {
+        if matches!(name, "ve" | "edm" | "rectified_flow") {
+            continue;
+        }
+        for t in times().chain([0.0, 1.0]) {
+            let Scales { alpha, sigma } = schedule.scales(t);
+            assert!((alpha * alpha + sigma * sigma - 1.0).abs() < 1e-14, "{name} at {t}");
+        }
+    }
+}
+
+#[test]
+fn t_from_sigma_edm_inverts() {
+    for Case { name, schedule } in cases() {
+        for t in times().chain([0.0, 1e-6, 1.0]) {
+            let Scales { alpha, sigma } = schedule.scales(t);
+            let back = schedule.t_from_sigma_edm(sigma / alpha);
+            assert!((back - t).abs() < 1e-12, "{name}: {back} instead of {t}");
+        }
+        assert_eq!(schedule.t_from_sigma_edm(0.0), 0.0, "{name}");
+        assert_eq!(schedule.t_from_sigma_edm(f64::INFINITY), 1.0, "{name}");
+    }
+}
+
+/// The mean's factor and the variance of `dx = f x dt + g dw` obey `m' = f m` and `P' = 2 f P + g^2`. An SDE whose `g^2` is doubled
+/// has right derivatives everywhere and wrong marginals, so the marginals are what is compared.
+#[test]
+fn rates_integrate_to_the_marginals() {
+    for Case { name, schedule } in cases() {
+        let (start, end) = if schedule.steps().is_some() { (0.0, 0.9) } else { (0.004, 0.9) };
+        let Scales { alpha, sigma } = schedule.scales(start);
+        let (mut mean, mut variance) = (alpha, sigma * sigma);
+        // The explicit midpoint rule never looks at a step's end, so the knots, which the substeps meet, do not cost its order.
+        let substeps = 36_000;
+        let h = (end - start) / f64::from(substeps);
+        for i in 0..substeps {
+            let t = start + f64::from(i) * h;
+            let slope = |t: f64, m: f64, p: f64| {
+                let Rates { drift, diffusion_sq } = schedule.rates(t);
+                (drift * m, 2.0 * drift * p + diffusion_sq)
+            };
+            // A hair to the right, where rounding may have put t before its knot.
+            let (dm, dp) = slope(t + 1e-12, mean, variance);
+            let (dm, dp) = slope(t + 0.5 * h, mean + 0.5 * h * dm, variance + 0.5 * h * dp);
+            (mean, variance) = (mean + h * dm, variance + h * dp);
+        }
+        let want = schedule.scales(end);
+        // The knots of "custom", thirds, lie inside of substeps.
+        let tolerance = if name == "custom" { 1e-4 } else { 1e-6 };
+        assert_close(mean, want.alpha, tolerance, format_args!("{name}: the signal"));
+        assert_close(variance, want.sigma * want.sigma, tolerance, format_args!("{name}: the variance"));
+    }
+}
+
+#[test]
+fn rates_are_the_closed_forms() {
+    let (vp, ve) = (VpSchedule::default(), VeSchedule::default());
+    for t in times() {
+        let beta = 0.1 + 19.9 * t;
+        assert_eq!(vp.rates(t), Rates { drift: -0.5 * beta, diffusion_sq: beta });
+        let sigma = 0.01 * 5000f64.powf(t);
+        assert_eq!(ve.rates(t).drift, 0.0);
+        assert_close(ve.rates(t).diffusion_sq, 2.0 * sigma * sigma * 5000f64.ln(), 1e-12, format_args!("ve at {t}"));
+    }
+    // The closed forms of the trait's implementations against its own expression in alpha and sigma.
+    for Case { name, schedule } in cases() {
+        for t in times() {
+            let (Scales { alpha, sigma }, Derivatives { d_alpha, d_sigma }) = (schedule.scales(t), schedule.derivatives(t));
+            let Rates { drift, diffusion_sq } = schedule.rates(t);
+            assert_close(drift, d_alpha / alpha, 1e-9, format_args!("{name} drift at {t}"));
+            assert_close(diffusion_sq, 2.0 * sigma * (d_sigma - sigma * drift), 1e-9, format_args!("{name} diffusion at {t}"));
+        }
+    }
+}
+
+#[test]
+fn discrete_steps_are_the_cumulative_product() {
+    let schedule = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
+    let mut alpha_bar = 1.0;
+    for step in 0..1000 {
+        alpha_bar *= 1.0 - (1e-4 + (0.02 - 1e-4) * step as f64 / 999.0);
+        let Scales { alpha, sigma } = schedule.scales(schedule.time(step));
+        assert_close(alpha * alpha, alpha_bar, 1e-12, format_args!("step {step}"));
+        assert_close(sigma * sigma, 1.0 - alpha_bar, 1e-10, format_args!("step {step}"));
+    }
+}
+
+/// `alphas_cumprod` of diffusers 0.42.1's `DDPMScheduler`, a product in float32, at steps 0, 499 and (but for the zero-SNR table, whose
+/// end is 0) 999.
+#[test]
+fn discrete_tables_are_those_of_diffusers() {
+    let linear = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
+    let rows: [(_, _, &[f64]); 4] = [
+        ("linear", linear.clone(), &[0.9998999834060669, 0.07858723402023315, 4.035830352222547e-05]),
+        (
+            "scaled_linear",
+            DiscreteSchedule::scaled_linear(1000, 0.00085, 0.012).unwrap(),
+            &[0.9991499781608582, 0.27766942977905273, 0.00466009508818388],
+        ),
+        (
+            "squaredcos_cap_v2",
+            DiscreteSchedule::squaredcos_cap_v2(1000).unwrap(),
+            &[0.9999586939811707, 0.4938434660434723, 2.4287349909002387e-09],
+        ),
+        ("zero SNR", linear.with_zero_terminal_snr().unwrap(), &[0.9998999834060669, 0.0760287269949913]),
+    ];
+    for (name, schedule, wants) in rows {
+        let got: Vec<f64> = schedule.alpha_bars().collect();
+        for (step, want) in [0, 499, 999].into_iter().zip(wants) {
+            assert_close(got[step], *want, 2e-5, format_args!("{name} at step {step}"));
+        }
+    }
+}
+
+#[test]
+fn between_steps_the_log_ratio_is_linear() {
+    let schedule = DiscreteSchedule::linear(40, 1e-3, 0.3).unwrap();
+    let log_ratio = |t: f64| (schedule.scales(t).sigma / schedule.scales(t).alpha).ln();
+    for step in 0..39 {
+        let (a, b) = (schedule.time(step), schedule.time(step + 1));
+        assert_close(log_ratio(0.3 * a + 0.7 * b), 0.3 * log_ratio(a) + 0.7 * log_ratio(b), 1e-11, format_args!("step {step}"));
+    }
+    let ratio = |t: f64| schedule.scales(t).sigma / schedule.scales(t).alpha;
+    assert_close(ratio(0.3 / 40.0), 0.3 * ratio(1.0 / 40.0), 1e-13, format_args!("the first segment"));
+}
+
+#[test]
+fn zero_terminal_snr() {
+    let before = DiscreteSchedule::linear(40, 1e-3, 0.3).unwrap();
+    let after = before.with_zero_terminal_snr().unwrap();
+    assert_eq!(after.scales(1.0), Scales { alpha: 0.0, sigma: 1.0 });
+    assert_close(after.scales(1.0 / 40.0).alpha, before.scales(1.0 / 40.0).alpha, 1e-14, format_args!("the first step"));
+    // Affine in the old alphas, so that differences keep their ratios.
+    let difference = |schedule: &DiscreteSchedule, a: usize, b: usize| {
+        schedule.scales(schedule.time(a)).alpha - schedule.scales(schedule.time(b)).alpha
+    };
+    let ratio = |schedule: &DiscreteSchedule| difference(schedule, 10, 20) / difference(schedule, 20, 39);
+    assert_close(ratio(&after), ratio(&before), 1e-11, format_args!("the differences"));
+    assert!(after.derivatives(1.0).d_alpha.is_finite());
+}
+
+#[test]
+fn configs_round_trip() {
+    let configs = [
+        ScheduleConfig::Discrete(DiscreteConfig::ddpm()),
+        ScheduleConfig::Discrete(DiscreteConfig {
+            betas: Betas::ScaledLinear { steps: 10, beta_start: 0.01, beta_end: 0.2 },
+            zero_terminal_snr: true,
+        }),
+        ScheduleConfig::Discrete(DiscreteConfig { betas: Betas::SquaredcosCapV2 { steps: 10 }, zero_terminal_snr: false }),
+        ScheduleConfig::Discrete(DiscreteConfig { betas: Betas::Custom(vec![0.1, 0.2]), zero_terminal_snr: false }),
+        ScheduleConfig::Cosine,
+        ScheduleConfig::Vp { beta_min: 0.1, beta_max: 20.0 },
+        ScheduleConfig::Ve { sigma_min: 0.01, sigma_max: 50.0 },
+        ScheduleConfig::Edm { sigma_min: 0.002, sigma_max: 80.0, rho: 7.0 },
+        ScheduleConfig::RectifiedFlow,
+    ];
+    for config in configs {
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ScheduleConfig>(&text).unwrap(), config, "{text}");
+        config.build().unwrap();
+    }
+}
+
+#[test]
+fn impossible_parameters_are_refused() {
+    for (name, refused) in [
+        ("no betas", DiscreteSchedule::from_betas(vec![]).is_err()),
+        ("a beta of 0", DiscreteSchedule::from_betas(vec![0.1, 0.0, 0.1]).is_err()),
+        ("a beta of 1 in the middle", DiscreteSchedule::from_betas(vec![0.1, 1.0, 0.1]).is_err()),
+        ("NaN", DiscreteSchedule::from_betas(vec![0.1, f64::NAN]).is_err()),
+        ("negative scaled_linear", DiscreteSchedule::scaled_linear(10, -0.1, 0.1).is_err()),
+        ("a signal that underflows", DiscreteSchedule::from_betas(vec![0.999; 1000]).is_err()),
+        ("vp", VpSchedule::new(0.0, 20.0).is_err()),
+        ("ve", VeSchedule::new(1.0, 1.0).is_err()),
+        ("edm", EdmSchedule::new(0.1, 1.0, 0.5).is_err()),
+    ] {
+        assert!(refused, "{name} was accepted");
+    }
+}
+
+#[test]
+fn noises_in_one_call() {
+    let x0 = Array4::from_elem((2, 1, 2, 2), 3.0);
+    let eps = Array4::from_elem((2, 1, 2, 2), -1.0);
+    let x = forward_noise(&x0, &eps, &RectifiedFlowSchedule, 0.25).unwrap();
+    assert_eq!(x, Array4::from_elem((2, 1, 2, 2), 0.75 * 3.0 - 0.25));
+    assert!(forward_noise(&x0, &Array4::zeros((1, 1, 2, 2)), &RectifiedFlowSchedule, 0.25).is_err());
+    assert!(forward_noise(&x0, &Array4::zeros((2, 1, 4, 1)), &RectifiedFlowSchedule, 0.25).is_err());
+}
