@@ -90,10 +90,6 @@ struct DenseSvd {
 }
 
 impl Svd for DenseSvd {
-    fn image_values(&self) -> usize {
-        self.svd.v.nrows()
-    }
-
     fn singular_values(&self) -> &[f64] {
         &self.svd.s
     }

@@ -43,16 +43,12 @@ impl Operator for Identity {
 }
 
 impl Svd for Identity {
-    fn image_values(&self) -> usize {
-        self.singular_values.len()
-    }
-
     fn singular_values(&self) -> &[f64] {
         &self.singular_values
     }
 
     fn v_transpose(&self, x: &Batch) -> Batch {
-        reshaped(x, [1, 1, self.image_values()])
+        reshaped(x, [1, 1, self.singular_values.len()])
     }
 
     fn v(&self, coefficients: &Batch) -> Batch {

@@ -129,10 +129,6 @@ impl Operator for Mask {
 
 /// `A = [I 0] V^T`, with the permutation `V` that puts the kept pixels first.
 impl Svd for Mask {
-    fn image_values(&self) -> usize {
-        self.order.len()
-    }
-
     fn singular_values(&self) -> &[f64] {
         &self.singular_values
     }

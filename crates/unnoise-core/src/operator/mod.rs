@@ -1,17 +1,21 @@
 //! Forward operators: how an image becomes a measurement.
 
+mod counted;
 mod dense;
 mod identity;
 mod mask;
 mod matrix;
 mod measurement;
+mod solve;
 
 use ndarray::{Array4, ArrayView1, Axis, CowArray, Ix2};
 
+pub use counted::*;
 pub use dense::*;
 pub use identity::*;
 pub use mask::*;
 pub use measurement::*;
+pub use solve::*;
 
 use crate::{Batch, Error, Result, Shape, element_shape};
 
@@ -69,13 +73,13 @@ pub trait Operator: Send + Sync {
 
     /// `A^+ y`, where it is cheap: by default through the decomposition.
     fn pseudo_inverse(&self, y: &Batch) -> Option<Batch> {
-        self.svd().map(|svd| svd.pseudo_inverse(y))
+        self.svd().map(|svd| pseudo_inverse_by(svd, self.input_shape().iter().product(), y))
     }
 
     /// `argmin_x |y - A x|^2 + rho |x - z|^2` for `rho > 0`: by default through the decomposition. `y` holds one measurement for
     /// each sample of `z`, or one for all of them.
     fn prox(&self, y: &Batch, z: &Batch, rho: f64) -> Option<Batch> {
-        self.svd().map(|svd| svd.prox(y, z, rho))
+        self.svd().map(|svd| prox_by(svd, y, z, rho))
     }
 
     /// What the operator offers.
@@ -109,35 +113,30 @@ pub trait Svd: Send + Sync {
     fn u_transpose(&self, y: &Batch) -> Batch;
     /// `U y`.
     fn u(&self, coefficients: &Batch) -> Batch;
+}
 
-    /// `A^+ y = V diag(1 / s) U^T y`, with 0 in the place of 1 / 0.
-    fn pseudo_inverse(&self, y: &Batch) -> Batch {
-        let d = self.image_values();
-        let y_hat = self.u_transpose(y);
-        let mut x_hat = Array4::zeros((y.dim().0, 1, 1, d));
-        for (mut x_hat, y_hat) in x_hat.axis_iter_mut(Axis(0)).zip(y_hat.axis_iter(Axis(0))) {
-            for ((x, y), s) in x_hat.iter_mut().zip(y_hat).zip(self.singular_values()) {
-                *x = if *s > 0.0 { y / s } else { 0.0 };
-            }
+/// `A^+ y = V diag(1 / s) U^T y` for images of `d` values, with 0 in the place of 1 / 0.
+fn pseudo_inverse_by(svd: &dyn Svd, d: usize, y: &Batch) -> Batch {
+    let y_hat = svd.u_transpose(y);
+    let mut x_hat = Array4::zeros((y.dim().0, 1, 1, d));
+    for (mut x_hat, y_hat) in x_hat.axis_iter_mut(Axis(0)).zip(y_hat.axis_iter(Axis(0))) {
+        for ((x, y), s) in x_hat.iter_mut().zip(y_hat).zip(svd.singular_values()) {
+            *x = if *s > 0.0 { y / s } else { 0.0 };
         }
-        self.v(&x_hat)
     }
+    svd.v(&x_hat)
+}
 
-    /// `argmin_x |y - A x|^2 + rho |x - z|^2`, whose coefficients are `(s y + rho z) / (s^2 + rho)`; `y` may be one measurement for
-    /// all the samples of `z`.
-    fn prox(&self, y: &Batch, z: &Batch, rho: f64) -> Batch {
-        let y_hat = self.u_transpose(y);
-        let mut x_hat = self.v_transpose(z);
-        for (mut x_hat, y_hat) in x_hat.axis_iter_mut(Axis(0)).zip(y_hat.axis_iter(Axis(0)).cycle()) {
-            for ((x, y), s) in x_hat.iter_mut().zip(y_hat).zip(self.singular_values()) {
-                *x = (s * y + rho * *x) / (s * s + rho);
-            }
+/// `argmin_x |y - A x|^2 + rho |x - z|^2`, whose coefficients are `(s y + rho z) / (s^2 + rho)`.
+fn prox_by(svd: &dyn Svd, y: &Batch, z: &Batch, rho: f64) -> Batch {
+    let y_hat = svd.u_transpose(y);
+    let mut x_hat = svd.v_transpose(z);
+    for (mut x_hat, y_hat) in x_hat.axis_iter_mut(Axis(0)).zip(y_hat.axis_iter(Axis(0)).cycle()) {
+        for ((x, y), s) in x_hat.iter_mut().zip(y_hat).zip(svd.singular_values()) {
+            *x = (s * y + rho * *x) / (s * s + rho);
         }
-        self.v(&x_hat)
     }
-
-    /// The number of values of an image, `d`.
-    fn image_values(&self) -> usize;
+    svd.v(&x_hat)
 }
 
 /// Refuses an operator that does not offer what a method needs.
