@@ -1,0 +1,38 @@
+//! What the tests share: random numbers and the comparison with a plain loop in `f64`.
+
+/// `n` standard normal numbers times `scale` (xorshift64*, Box-Muller).
+pub(crate) fn normal(n: usize, seed: u64, scale: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut uniform = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    };
+    let mut one = || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+    (0..n).map(|_| one() as f32 * scale).collect()
+}
+
+/// A comparison whose tolerance is relative to the root mean square of what is expected.
+pub(crate) struct Close {
+    what: String,
+    tolerance: f64,
+}
+
+impl Close {
+    pub(crate) fn new(what: impl Into<String>, tolerance: f64) -> Self {
+        Self { what: what.into(), tolerance }
+    }
+
+    #[track_caller]
+    pub(crate) fn check(&self, got: &[f32], want: impl IntoIterator<Item = f64>) {
+        let want: Vec<f64> = want.into_iter().collect();
+        assert_eq!(got.len(), want.len(), "{}: length", self.what);
+        let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt();
+        for (i, (&g, w)) in got.iter().zip(&want).enumerate() {
+            let error = (f64::from(g) - w).abs();
+            let allowed = self.tolerance * rms.max(f64::from(f32::MIN_POSITIVE));
+            assert!(error <= allowed, "{}[{i}]: {g} instead of {w}, off by {:.1e} of the rms {rms:.2e}", self.what, error / rms);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Group normalisation, with the SiLU that follows it in a U-Net folded in.
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result, check_lengths};
+use crate::silu::{silu_lanes, silu_slope_lanes};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
+
+/// The shape and the options of a group normalisation of `[n, channels, pixels]`.
+///
+/// ```text
+/// y = act(gamma[c] x_hat + beta[c]),  x_hat = (x - mean) / sqrt(var + eps)
+/// ```
+/// with the mean and the (biased) variance over one group of channels of one image, and `act` the identity or SiLU.
+///
+/// # Reference
+/// Y. Wu and K. He, Group normalization (2018), eq. 7, arXiv:1803.08494. The variance takes a second pass over the group, which is in
+/// cache, and does not cancel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupNorm {
+    /// Images.
+    pub n: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Pixels of a channel.
+    pub pixels: usize,
+    /// Groups of channels; they divide `channels`.
+    pub groups: usize,
+    /// What is added to the variance.
+    pub eps: f32,
+    /// Whether a SiLU follows.
+    pub silu: bool,
+}
+
+impl GroupNorm {
+    /// Normalises `x` into `y`; `gamma` and `beta` hold one number a channel.
+    ///
+    /// # Errors
+    /// Where a slice does not have the shape's length, or `groups` does not divide `channels`.
+    pub fn forward(&self, x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) -> Result<()> {
+        self.check("GroupNorm::forward", &[("x", x.len()), ("y", y.len())], &[("gamma", gamma.len()), ("beta", beta.len())])?;
+        let size = self.group_size();
+        if size == 0 {
+            return Ok(());
+        }
+        let groups = y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().with_min_len(self.min_groups());
+        groups.for_each(|(i, (y, x))| {
+            let affine = self.affine(i, gamma, beta);
+            dispatch(Forward { norm: self, x, affine, y });
+        });
+        Ok(())
+    }
+
+    /// The gradients of [`forward`](Self::forward): `dx` by image, `dgamma` and `dbeta` summed over the images in their order.
+    ///
+    /// ```text
+    /// g = dy act'(gamma x_hat + beta),  dbeta = sum g,  dgamma = sum g x_hat
+    /// dx = (gamma g - mean(gamma g) - x_hat mean(gamma g x_hat)) / sqrt(var + eps)
+    /// ```
+    /// # Errors
+    /// As for `forward`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn backward(
+        &self,
+        x: &[f32],
+        gamma: &[f32],
+        beta: &[f32],
+        dy: &[f32],
+        dx: &mut [f32],
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+    ) -> Result<()> {
+        let images = [("x", x.len()), ("dy", dy.len()), ("dx", dx.len())];
+        let channels = [("gamma", gamma.len()), ("beta", beta.len()), ("dgamma", dgamma.len()), ("dbeta", dbeta.len())];
+        self.check("GroupNorm::backward", &images, &channels)?;
+        dgamma.fill(0.0);
+        dbeta.fill(0.0);
+        let size = self.group_size();
+        if size == 0 {
+            return Ok(());
+        }
+        // Per image and channel: (dgamma, dbeta).
+        let mut sums = vec![[0.0f32; 2]; self.n * self.channels];
+        let groups = dx
+            .par_chunks_mut(size)
+            .zip(sums.par_chunks_mut(self.group_channels()))
+            .zip(x.par_chunks(size))
+            .zip(dy.par_chunks(size));
+        groups.enumerate().with_min_len(self.min_groups()).for_each(|(i, (((dx, sums), x), dy))| {
+            let affine = self.affine(i, gamma, beta);
+            dispatch(Backward { norm: self, x, affine, dy, dx, sums });
+        });
+        for image in sums.chunks_exact(self.channels) {
+            for ((dgamma, dbeta), sum) in dgamma.iter_mut().zip(dbeta.iter_mut()).zip(image) {
+                *dgamma += sum[0];
+                *dbeta += sum[1];
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, at: &'static str, images: &[(&'static str, usize)], channels: &[(&'static str, usize)]) -> Result<()> {
+        if self.groups == 0 || !self.channels.is_multiple_of(self.groups) {
+            let expected = format!("a divisor of the {} channels", self.channels);
+            return Err(Error::Shape { what: "groups", expected, got: self.groups, at });
+        }
+        let total = self.n * self.channels * self.pixels;
+        let images = images.iter().map(|&(what, got)| (what, got, total));
+        let channels = channels.iter().map(|&(what, got)| (what, got, self.channels));
+        check_lengths(at, &images.chain(channels).collect::<Vec<_>>())
+    }
+
+    fn group_channels(&self) -> usize {
+        self.channels / self.groups
+    }
+
+    fn group_size(&self) -> usize {
+        self.group_channels() * self.pixels
+    }
+
+    /// So many groups that a task is worth its dispatch.
+    fn min_groups(&self) -> usize {
+        (8192 / self.group_size()).max(1)
+    }
+
+    /// `(gamma, beta)` of the channels of group `i`, counted over all images.
+    fn affine<'a>(&self, i: usize, gamma: &'a [f32], beta: &'a [f32]) -> Affine<'a> {
+        let size = self.group_channels();
+        let start = (i % self.groups) * size;
+        Affine { gamma: &gamma[start..start + size], beta: &beta[start..start + size] }
+    }
+}
+
+/// The scale and shift of one group's channels.
+#[derive(Clone, Copy)]
+struct Affine<'a> {
+    gamma: &'a [f32],
+    beta: &'a [f32],
+}
+
+impl<'a> Affine<'a> {
+    fn iter(self) -> impl Iterator<Item = (f32, f32)> + 'a {
+        self.gamma.iter().copied().zip(self.beta.iter().copied())
+    }
+}
+
+/// The mean and `1 / sqrt(var + eps)` of one group.
+#[derive(Clone, Copy)]
+struct Moments {
+    mean: f32,
+    scale: f32,
+}
+
+impl Moments {
+    #[inline(always)]
+    fn of<S: Simd>(s: S, x: &[f32], eps: f32) -> Self {
+        let count = x.len() as f32;
+        let mean = sum_by(s, x, |v| v) / count;
+        let center = s.splat(mean);
+        let square = |v| {
+            let d = s.sub(v, center);
+            s.mul(d, d)
+        };
+        // The zeros that fill up the last eight lanes must not count.
+        let (whole, rest) = x.split_at(x.len() - x.len() % LANES);
+        let tail: f32 = rest.iter().map(|v| (v - mean) * (v - mean)).sum();
+        let variance = (sum_by(s, whole, square) + tail) / count;
+        Self { mean, scale: 1.0 / (variance + eps).sqrt() }
+    }
+}
+
+/// The sum of `f` over all numbers, in four independent chains of eight lanes.
+#[inline(always)]
+fn sum_by<S: Simd>(s: S, x: &[f32], f: impl Fn(S::V) -> S::V) -> f32 {
+    let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
+    let mut sums = [s.zero(); 4];
+    for four in fours {
+        for (sum, v) in sums.iter_mut().zip(four.as_chunks::<LANES>().0) {
+            *sum = s.add(*sum, f(s.load(v)));
+        }
+    }
+    for v in rest.chunks(LANES) {
+        sums[0] = s.add(sums[0], f(s.load_part(v)));
+    }
+    s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
+}
+
+struct Forward<'a> {
+    norm: &'a GroupNorm,
+    x: &'a [f32],
+    affine: Affine<'a>,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Moments { mean, scale } = Moments::of(s, self.x, self.norm.eps);
+        let pixels = self.norm.pixels;
+        for ((gamma, beta), (x, y)) in self.affine.iter().zip(self.x.chunks_exact(pixels).zip(self.y.chunks_exact_mut(pixels))) {
+            let (mean, slope, beta) = (s.splat(mean), s.splat(gamma * scale), s.splat(beta));
+            let line = |v| s.mul_add(s.sub(v, mean), slope, beta);
+            if self.norm.silu {
+                map(s, x, y, |v| silu_lanes(s, line(v)));
+            } else {
+                map(s, x, y, line);
+            }
+        }
+    }
+}
+
+/// `y = f(x)`, eight at a time.
+#[inline(always)]
+fn map<S: Simd>(s: S, x: &[f32], y: &mut [f32], f: impl Fn(S::V) -> S::V) {
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (y, y_rest) = y.as_chunks_mut::<LANES>();
+    for (x, y) in x.iter().zip(y) {
+        s.store(f(s.load(x)), y);
+    }
+    if !x_rest.is_empty() {
+        s.store_part(f(s.load_part(x_rest)), y_rest);
+    }
+}
+
+struct Backward<'a> {
+    norm: &'a GroupNorm,
+    x: &'a [f32],
+    affine: Affine<'a>,
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+    sums: &'a mut [[f32; 2]],
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Moments { mean, scale } = Moments::of(s, self.x, self.norm.eps);
+        let pixels = self.norm.pixels;
+        let (mean, one) = (s.splat(mean), s.splat(1.0));
+        let (scales, silu) = (s.splat(scale), self.norm.silu);
+        // First pass: g into dx, its sums per channel, and the two means.
+        let (mut mean_g, mut mean_gx) = (0.0, 0.0);
+        let rows = self.x.chunks_exact(pixels).zip(self.dy.chunks_exact(pixels)).zip(self.dx.chunks_exact_mut(pixels));
+        for (((gamma, beta), ((x, dy), dx)), sums) in self.affine.iter().zip(rows).zip(&mut *self.sums) {
+            let (gammas, betas) = (s.splat(gamma), s.splat(beta));
+            let (mut sum_g, mut sum_gx) = (s.zero(), s.zero());
+            let mut one_step = |x, dy| {
+                let x_hat = s.mul(s.sub(x, mean), scales);
+                let slope = if silu { silu_slope_lanes(s, s.mul_add(x_hat, gammas, betas)) } else { one };
+                let g = s.mul(dy, slope);
+                sum_g = s.add(sum_g, g);
+                sum_gx = s.mul_add(g, x_hat, sum_gx);
+                g
+            };
+            let ((x, x_rest), (dy, dy_rest), (dx, dx_rest)) =
+                (x.as_chunks::<LANES>(), dy.as_chunks::<LANES>(), dx.as_chunks_mut::<LANES>());
+            for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
+                s.store(one_step(s.load(x), s.load(dy)), dx);
+            }
+            // Behind the last pixel dy is zero, and so is all that is summed.
+            s.store_part(one_step(s.load_part(x_rest), s.load_part(dy_rest)), dx_rest);
+            *sums = [s.sum(sum_gx), s.sum(sum_g)];
+            mean_gx += gamma * sums[0];
+            mean_g += gamma * sums[1];
+        }
+        // Second pass: dx = scale (gamma g - mean_g - x_hat mean_gx).
+        let count = self.x.len() as f32;
+        let (shift, tilt) = (s.splat(scale * mean_g / count), s.splat(scale * scale * mean_gx / count));
+        for ((gamma, _), (x, dx)) in self.affine.iter().zip(self.x.chunks_exact(pixels).zip(self.dx.chunks_exact_mut(pixels))) {
+            let slope = s.splat(scale * gamma);
+            let step = |x, g| s.neg_mul_add(s.sub(x, mean), tilt, s.sub(s.mul(slope, g), shift));
+            let ((x, x_rest), (dx, dx_rest)) = (x.as_chunks::<LANES>(), dx.as_chunks_mut::<LANES>());
+            for (x, dx) in x.iter().zip(dx) {
+                s.store(step(s.load(x), s.load(dx)), dx);
+            }
+            let last = step(s.load_part(x_rest), s.load_part(dx_rest));
+            s.store_part(last, dx_rest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Eight lanes of `f32`, written once and run on the widest instruction set of the CPU.
+//!
+//! A kernel is a struct with its arguments and a [`Kernel::run`] that is generic over the lanes. [`dispatch`] picks the instruction
+//! set and enters it through one function carrying `#[target_feature]`, into which `run` and all that it calls must be inlined
+//! (`#[inline(always)]`): code that stays outside such a function is compiled for the baseline and runs ten times slower.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod portable;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+pub(crate) use portable::Portable;
+
+/// The number of lanes.
+pub(crate) const LANES: usize = 8;
+
+/// Operations on eight lanes; a value of the implementing type proves that the CPU has the instructions.
+pub(crate) trait Simd: Copy + Send + Sync {
+    /// Eight `f32`.
+    type V: Copy;
+
+    fn splat(self, x: f32) -> Self::V;
+    fn load(self, x: &[f32; LANES]) -> Self::V;
+    fn store(self, v: Self::V, y: &mut [f32; LANES]);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a b + c`, rounded once where the CPU can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c - a b`, rounded once where the CPU can.
+    fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `v` limited to `[low, high]`; a NaN may come out as `low` or `high`.
+    fn clamp(self, v: Self::V, low: f32, high: f32) -> Self::V;
+    /// The nearest integer.
+    fn round(self, v: Self::V) -> Self::V;
+    /// `2^v` for integers in [-126, 127].
+    fn pow2(self, v: Self::V) -> Self::V;
+    /// The sum of the lanes.
+    fn sum(self, v: Self::V) -> f32;
+    /// Row `i`, lane `j` becomes row `j`, lane `i`.
+    #[allow(dead_code, reason = "for the convolutions")]
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
+
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        self.splat(0.0)
+    }
+
+    /// Fewer than eight numbers, zeros behind them.
+    #[inline(always)]
+    fn load_part(self, x: &[f32]) -> Self::V {
+        let mut lanes = [0.0; LANES];
+        lanes[..x.len()].copy_from_slice(x);
+        self.load(&lanes)
+    }
+
+    /// The first `y.len()` lanes, at most eight.
+    #[inline(always)]
+    fn store_part(self, v: Self::V, y: &mut [f32]) {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        y.copy_from_slice(&lanes[..y.len()]);
+    }
+
+    /// `exp(v)` to 2 ulp for |v| < 87, saturating outside (about 1e-38 and 1e38).
+    ///
+    /// ```text
+    /// v = n ln 2 + r,  |r| <= ln 2 / 2,   exp(v) = 2^n (1 + r + r^2 p(r))
+    /// ```
+    /// # Reference
+    /// S. L. Moshier, Cephes library (1989), `expf`: its split of ln 2 and its polynomial.
+    #[inline(always)]
+    fn exp(self, v: Self::V) -> Self::V {
+        let v = self.clamp(v, -87.3, 87.3);
+        let n = self.round(self.mul(v, self.splat(std::f32::consts::LOG2_E)));
+        let r = self.neg_mul_add(n, self.splat(0.693_359_4), v);
+        let r = self.neg_mul_add(n, self.splat(-2.121_944_4e-4), r);
+        let coefficients = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+        let p = coefficients.iter().fold(self.splat(1.987_569_1e-4), |p, &c| self.mul_add(p, r, self.splat(c)));
+        let tail = self.mul_add(self.mul(p, r), r, r);
+        self.mul(self.add(tail, self.splat(1.0)), self.pow2(n))
+    }
+
+    /// `1 / (1 + exp(-v))`.
+    #[inline(always)]
+    fn sigmoid(self, v: Self::V) -> Self::V {
+        let one = self.splat(1.0);
+        self.div(one, self.add(one, self.exp(self.sub(self.zero(), v))))
+    }
+}
+
+/// A computation that is generic over the instruction set.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+    /// Runs it; implementations are `#[inline(always)]`.
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+static PORTABLE_ONLY: AtomicBool = AtomicBool::new(false);
+
+/// Makes every later call in this process take the portable path, to compare it with the instruction set's own.
+pub fn force_portable(yes: bool) {
+    PORTABLE_ONLY.store(yes, Ordering::Relaxed);
+}
+
+/// Runs a kernel on the widest instruction set there is.
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let (false, Some(avx2)) = (PORTABLE_ONLY.load(Ordering::Relaxed), Avx2::detect()) {
+        return avx2.enter(kernel);
+    }
+    kernel.run(Portable)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+use super::*;
+
+/// Every operation on the same lanes, flattened.
+struct Everything([f32; 8], [f32; 8]);
+
+impl Kernel for Everything {
+    type Output = Vec<[f32; 8]>;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Output {
+        let (a, b) = (s.load(&self.0), s.load(&self.1));
+        let rows: [S::V; 8] = std::array::from_fn(|i| s.add(a, s.splat(10.0 * i as f32)));
+        let mut out =
+            vec![s.add(a, b), s.sub(a, b), s.mul(a, b), s.div(a, b), s.clamp(a, -1.0, 2.0), s.round(a), s.pow2(s.round(a))];
+        out.extend([s.exp(a), s.sigmoid(a), s.splat(s.sum(a)), s.load_part(&self.0[..3])]);
+        out.extend(s.transpose(rows));
+        let lanes = |v| {
+            let mut y = [0.0; 8];
+            s.store(v, &mut y);
+            y
+        };
+        out.into_iter().map(lanes).collect()
+    }
+}
+
+fn expected(a: [f32; 8], b: [f32; 8]) -> Vec<[f32; 8]> {
+    use std::array::from_fn;
+    let mut out: Vec<[f32; 8]> =
+        vec![from_fn(|i| a[i] + b[i]), from_fn(|i| a[i] - b[i]), from_fn(|i| a[i] * b[i]), from_fn(|i| a[i] / b[i])];
+    out.extend([a.map(|x| x.clamp(-1.0, 2.0)), a.map(f32::round_ties_even), a.map(|x| x.round_ties_even().exp2())]);
+    out.extend([a.map(|x| f64::from(x).exp() as f32), a.map(|x| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32)]);
+    out.extend([[a.iter().sum(); 8], from_fn(|i| if i < 3 { a[i] } else { 0.0 })]);
+    out.extend((0..8).map(|j| from_fn(|i| a[j] + 10.0 * i as f32)));
+    out
+}
+
+#[test]
+fn both_instruction_sets_do_what_the_names_say() {
+    let cases = [[0.0, 1.0, -1.0, 2.5, -3.7, 20.0, -20.0, 0.3], [86.0, -86.0, 0.5, -0.5, 1e-6, -1e-6, 44.4, 7.0]];
+    for a in cases {
+        let b = [1.5, -2.0, 3.0, 0.25, 7.0, -0.1, 11.0, 2.0];
+        for (name, got) in [("dispatched", dispatch(Everything(a, b))), ("portable", Everything(a, b).run(Portable))] {
+            for (row, (got, want)) in got.iter().zip(expected(a, b)).enumerate() {
+                // The sum cancels: its scale is that of the terms.
+                let scale = if row == 9 { a.iter().map(|x| x.abs()).sum() } else { 0.0 };
+                for (lane, (&g, w)) in got.iter().zip(want).enumerate() {
+                    assert!((g - w).abs() <= 3e-7 * w.abs().max(scale), "{name}, row {row}, lane {lane}: {g} instead of {w}");
+                }
+            }
+        }
+    }
+}
