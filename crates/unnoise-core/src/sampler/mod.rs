@@ -1,23 +1,36 @@
 //! Samplers: from noise to an image, one step at a time.
+//!
+//! A step is written with the two predictions of a state, the clean image and the noise in it, and with the ratio of two noise
+//! levels, so that a start without signal (`alpha = 0`) and an end without noise (`sigma = 0`) need no special case:
+//!
+//! ```text
+//! x0 = E[x0 | x_t]      eps = (x - alpha x0) / sigma      r = (sigma' / alpha') / (sigma / alpha)
+//! ```
 
-use crate::{Batch, Denoiser, Error, Level, Noise, Observer, Progress, Purpose, Result, Shape};
+mod ddim;
+mod ddpm;
+mod dpmpp_2m;
+mod edm;
+mod euler;
+mod grid;
+mod heun;
+mod registry;
 
-/// One step of a grid: from a noisier level to a cleaner one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Interval {
-    /// The level at which the step starts.
-    pub from: Level,
-    /// The level at which it ends.
-    pub to: Level,
-}
+pub use ddim::Ddim;
+pub use ddpm::{Ddpm, Variance};
+pub use dpmpp_2m::DpmPp2m;
+pub use edm::{Churn, Edm};
+pub use euler::Euler;
+pub use grid::{Grid, Interval, start_noise};
+pub use heun::Heun;
+pub use registry::{SAMPLERS, SamplerOptions, sampler_by_name};
 
-/// The steps of a run, noisiest first. Usually each starts where the last one ended; diffusers' DDIM on a `linspace` or
-/// `trailing` grid does not, and is reproduced as it is.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
-    /// The steps.
-    pub steps: Vec<Interval>,
-}
+#[cfg(test)]
+mod tests;
+
+use ndarray::Zip;
+
+use crate::{Batch, Denoiser, Error, Level, Noise, Observer, Progress, Result};
 
 /// What a step is given.
 pub struct Step<'a> {
@@ -45,7 +58,7 @@ impl Step<'_> {
 pub struct Stepped {
     /// The state at the end of the step.
     pub x: Batch,
-    /// The estimate of the clean image at the step's start.
+    /// The estimate of the clean image at the step's start, clipped where the sampler clips it.
     pub x0_hat: Batch,
 }
 
@@ -72,20 +85,11 @@ pub trait Sampler {
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped>;
 }
 
-/// The state that a run over `grid` starts from: unit normals at the first level's total scale.
-///
-/// The scale is `sigma` for a variance-preserving start and `sigma` as well for an exploding one, whose signal is negligible
-/// there.
-pub fn start_noise(grid: &Grid, noise: &mut dyn Noise, n: usize, shape: Shape) -> Batch {
-    let sigma = grid.steps.first().map_or(0.0, |step| step.from.sigma);
-    noise.normal(0, Purpose::Start, n, shape) * sigma
-}
-
 /// Runs `sampler` over `grid` from the state `x`.
 ///
 /// # Errors
-/// [`Error::Argument`] for an empty grid, [`Error::Stopped`] when `observer` breaks, [`Error::NotFinite`] when a sample leaves
-/// the finite numbers, and those of the sampler and the denoiser.
+/// [`Error::Argument`] for a grid that is empty or does not fall, [`Error::Stopped`] when `observer` breaks,
+/// [`Error::NotFinite`] when a sample leaves the finite numbers, and those of the sampler and the denoiser.
 pub fn sample(
     sampler: &mut dyn Sampler,
     denoiser: &dyn Denoiser,
@@ -95,9 +99,7 @@ pub fn sample(
     observer: &mut Observer<'_>,
 ) -> Result<Batch> {
     let steps = grid.steps.len();
-    if steps == 0 {
-        return Err(Error::Argument { what: "grid", expected: "at least one step".into(), got: "none".into(), at: "sample" });
-    }
+    grid.check()?;
     sampler.check(grid)?;
     for index in 0..steps {
         let stepped = sampler.step(&Step { grid, index, denoiser }, &x, noise)?;
@@ -118,4 +120,22 @@ pub(crate) fn check_finite(batch: &Batch, what: &'static str, at: &'static str) 
         Some(sample) => Err(Error::NotFinite { what, sample, at }),
         None => Ok(()),
     }
+}
+
+/// The noise that `x` holds if `x0` is its clean image; `level.sigma > 0`.
+fn eps_from_x0(x: &Batch, x0: &Batch, level: Level) -> Batch {
+    Zip::from(x).and(x0).map_collect(|x, x0| (x - level.alpha * x0) / level.sigma)
+}
+
+/// `a x + b y`.
+fn combine(a: f64, x: &Batch, b: f64, y: &Batch) -> Batch {
+    Zip::from(x).and(y).map_collect(|x, y| a * x + b * y)
+}
+
+/// `x0` limited to `[-limit, limit]`, if there is a limit.
+fn clipped(mut x0: Batch, limit: Option<f64>) -> Batch {
+    if let Some(limit) = limit {
+        x0.mapv_inplace(|v| v.max(-limit).min(limit));
+    }
+    x0
 }

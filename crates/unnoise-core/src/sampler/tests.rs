@@ -1,0 +1,171 @@
+//! The steps against their closed forms on one number; what needs an exact prior in several dimensions is in `tests/`.
+
+use ndarray::Array4;
+
+use super::*;
+use crate::{
+    CosineSchedule, DiscreteSchedule, Level, Linearized, Purpose, Schedule, Shape, Streams, VeSchedule, VpSchedule, unobserved,
+};
+
+/// The prior `N(mean, variance)` for each number by itself.
+#[derive(Debug)]
+struct Scalar<S> {
+    schedule: S,
+    mean: f64,
+    variance: f64,
+}
+
+impl<S: Schedule> Scalar<S> {
+    fn gain(&self, level: Level) -> f64 {
+        level.alpha * self.variance / (level.alpha.powi(2) * self.variance + level.sigma.powi(2))
+    }
+}
+
+impl<S: Schedule> Denoiser for Scalar<S> {
+    fn schedule(&self) -> &dyn Schedule {
+        &self.schedule
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        Ok(x.mapv(|x| self.mean + self.gain(level) * (x - level.alpha * self.mean)))
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        let gain = self.gain(level);
+        Ok(Linearized { x0_hat: self.x0_hat(x, level)?, vjp: Box::new(move |v| Ok(gain * v)) })
+    }
+}
+
+/// The noise `z` at every step.
+struct Constant(f64);
+
+impl Noise for Constant {
+    fn normal(&mut self, _: usize, _: Purpose, n: usize, [c, h, w]: Shape) -> Batch {
+        Array4::from_elem((n, c, h, w), self.0)
+    }
+}
+
+fn one(x: f64) -> Batch {
+    Array4::from_elem((1, 1, 1, 1), x)
+}
+
+fn prior() -> Scalar<VpSchedule> {
+    Scalar { schedule: VpSchedule::new(0.1, 20.0).unwrap(), mean: 0.3, variance: 0.49 }
+}
+
+fn step(sampler: &mut dyn Sampler, grid: &Grid, index: usize, x: f64, z: f64) -> f64 {
+    let stepped = sampler.step(&Step { grid, index, denoiser: &prior() }, &one(x), &mut Constant(z)).unwrap();
+    stepped.x[[0, 0, 0, 0]]
+}
+
+#[test]
+fn ddpm_is_the_forward_posterior() {
+    // Ho et al., eq. 6 and 7, with beta_t = 1 - alpha_bar_t / alpha_bar_s.
+    let grid = Grid::uniform(prior().schedule(), 10).unwrap();
+    let Interval { from, to } = grid.steps[4];
+    let (bar, bar_prev) = (from.alpha.powi(2), to.alpha.powi(2));
+    let (x, z) = (0.8, -1.3);
+    let x0 = prior().x0_hat(&one(x), from).unwrap()[[0, 0, 0, 0]];
+    let beta = 1.0 - bar / bar_prev;
+    let mean = bar_prev.sqrt() * beta / (1.0 - bar) * x0 + (1.0 - beta).sqrt() * (1.0 - bar_prev) / (1.0 - bar) * x;
+    for (variance, expected) in [(Variance::FixedSmall, (1.0 - bar_prev) / (1.0 - bar) * beta), (Variance::FixedLarge, beta)] {
+        let got = step(&mut Ddpm { variance, clip: None }, &grid, 4, x, z);
+        assert!((got - (mean + expected.sqrt() * z)).abs() < 1e-13, "{variance:?}: {got}");
+    }
+}
+
+#[test]
+fn ddim_is_its_papers_equation() {
+    // Song et al., eq. 12 and 16.
+    let grid = Grid::uniform(prior().schedule(), 10).unwrap();
+    let Interval { from, to } = grid.steps[4];
+    let (bar, bar_prev) = (from.alpha.powi(2), to.alpha.powi(2));
+    let (x, z) = (0.8, -1.3);
+    let x0 = prior().x0_hat(&one(x), from).unwrap()[[0, 0, 0, 0]];
+    let eps = (x - bar.sqrt() * x0) / (1.0 - bar).sqrt();
+    for eta in [0.0, 0.4, 1.0] {
+        let std = eta * ((1.0 - bar_prev) / (1.0 - bar)).sqrt() * (1.0 - bar / bar_prev).sqrt();
+        let expected = bar_prev.sqrt() * x0 + (1.0 - bar_prev - std * std).sqrt() * eps + std * z;
+        let got = step(&mut Ddim { eta, clip: None }, &grid, 4, x, z);
+        assert!((got - expected).abs() < 1e-13, "{eta}: {got} {expected}");
+    }
+}
+
+#[test]
+fn deterministic_samplers_integrate_x_over_alpha() {
+    // The right-hand side of d(x / alpha) / d(sigma / alpha) is eps.
+    let grid = Grid::karras(prior().schedule(), 12).unwrap();
+    let Interval { from, to } = grid.steps[6];
+    let (s, s_next) = (from.sigma_edm(), to.sigma_edm());
+    let eps = |u: f64, level: Level| {
+        let x0 = prior().x0_hat(&one(level.alpha * u), level).unwrap()[[0, 0, 0, 0]];
+        (u - x0) / level.sigma_edm()
+    };
+    let u = 1.7;
+    let slope = eps(u, from);
+    let predicted = u + (s_next - s) * slope;
+    let corrected = u + (s_next - s) * 0.5 * (slope + eps(predicted, to));
+    assert!((step(&mut Euler, &grid, 6, from.alpha * u, 0.0) / to.alpha - predicted).abs() < 1e-12);
+    assert!((step(&mut Heun::default(), &grid, 6, from.alpha * u, 0.0) / to.alpha - corrected).abs() < 1e-12);
+}
+
+#[test]
+fn clipping_follows_diffusers() {
+    let grid = Grid::uniform(prior().schedule(), 10).unwrap();
+    let Interval { from, to } = grid.steps[4];
+    let (x, limit) = (3.0, 0.4);
+    let x0 = prior().x0_hat(&one(x), from).unwrap()[[0, 0, 0, 0]];
+    assert!(x0 > limit);
+    let eps = (x - from.alpha * x0) / from.sigma;
+    let got = step(&mut Ddim { eta: 0.0, clip: Some(limit) }, &grid, 4, x, 0.0);
+    assert!((got - (to.alpha * limit + to.sigma * eps)).abs() < 1e-13);
+}
+
+#[test]
+fn grids_start_at_the_noisy_end_and_end_clean() {
+    let discrete = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
+    let ve = VeSchedule::new(0.01, 50.0).unwrap();
+    let vp = VpSchedule::new(0.1, 20.0).unwrap();
+    for schedule in [&discrete as &dyn Schedule, &ve, &vp] {
+        for n in [1, 2, 7] {
+            for grid in [Grid::uniform(schedule, n), Grid::karras(schedule, n), Grid::log_snr(schedule, n)] {
+                let grid = grid.unwrap();
+                assert_eq!(grid.steps.len(), n);
+                assert_eq!(grid.steps[0].from, Level::at(schedule, 1.0));
+                assert_eq!(grid.start, grid.steps[0].from.sigma);
+                assert!(grid.ends_clean() && grid.check().is_ok());
+                assert!(grid.steps.windows(2).all(|pair| pair[0].to == pair[1].from && pair[0].ratio() < 1.0));
+            }
+        }
+        assert!(matches!(Grid::uniform(schedule, 0), Err(Error::Argument { what: "steps", .. })));
+    }
+    assert!(matches!(Grid::karras(&discrete, 1001), Err(Error::Argument { what: "steps", .. })));
+    assert!(matches!(Grid::karras(&CosineSchedule, 10), Err(Error::Unsupported { .. })));
+}
+
+#[test]
+fn the_run_refuses_and_stops() {
+    let grid = Grid::uniform(prior().schedule(), 5).unwrap();
+    let mut streams = Streams::new(0, 0..1);
+    let mut run =
+        |grid: &Grid, x: Batch, observer: &mut Observer<'_>| sample(&mut Euler, &prior(), grid, x, &mut streams, observer);
+    let empty = Grid { steps: Vec::new(), start: 1.0 };
+    assert!(matches!(run(&empty, one(1.0), &mut unobserved), Err(Error::Argument { what: "grid", .. })));
+    let rising = Grid { steps: grid.steps.iter().map(|s| Interval { from: s.to, to: s.from }).collect(), start: 1.0 };
+    assert!(matches!(run(&rising, one(1.0), &mut unobserved), Err(Error::Argument { what: "grid", .. })));
+    assert!(matches!(run(&grid, one(f64::NAN), &mut unobserved), Err(Error::NotFinite { sample: 0, .. })));
+    let mut stop =
+        |p: &Progress<'_>| if p.step == 2 { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) };
+    assert!(matches!(run(&grid, one(1.0), &mut stop), Err(Error::Stopped { done: 3, steps: 5 })));
+}
+
+#[test]
+fn names_and_options_are_checked() {
+    for name in SAMPLERS {
+        assert_eq!(sampler_by_name(name, &SamplerOptions::default()).unwrap().name(), name);
+    }
+    let unknown = sampler_by_name("plms", &SamplerOptions::default()).err().unwrap().to_string();
+    assert_eq!(unknown, "unknown sampler 'plms'; known: ddpm, ddim, euler, heun, edm, dpmpp-2m");
+    let bad = SamplerOptions { eta: 1.5, ..Default::default() };
+    assert!(matches!(sampler_by_name("ddim", &bad), Err(Error::Argument { what: "eta", .. })));
+}
