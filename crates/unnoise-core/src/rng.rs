@@ -158,6 +158,7 @@ pub fn normal_quantile(p: f64) -> f64 {
 /// Numerator and denominator, highest power first.
 type Rational = ([f64; 8], [f64; 8]);
 
+#[allow(clippy::excessive_precision, reason = "the published digits")]
 const CENTRAL: Rational = (
     [
         2.509_080_928_730_122_672_7e3,
@@ -181,6 +182,7 @@ const CENTRAL: Rational = (
     ],
 );
 
+#[allow(clippy::excessive_precision, reason = "the published digits")]
 const MIDDLE: Rational = (
     [
         7.745_450_142_783_414_076_4e-4,
@@ -204,6 +206,7 @@ const MIDDLE: Rational = (
     ],
 );
 
+#[allow(clippy::excessive_precision, reason = "the published digits")]
 const FAR: Rational = (
     [
         2.010_334_399_292_288_132_65e-7,
