@@ -9,21 +9,25 @@
 
 mod ddim;
 mod ddpm;
+mod diffusers;
 mod dpmpp_2m;
 mod edm;
 mod euler;
 mod grid;
 mod heun;
 mod registry;
+mod scheduler_config;
 
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
+pub use diffusers::Spacing;
 pub use dpmpp_2m::DpmPp2m;
 pub use edm::{Churn, Edm};
 pub use euler::Euler;
 pub use grid::{Grid, Interval, start_noise};
 pub use heun::Heun;
 pub use registry::{SAMPLERS, SamplerOptions, sampler_by_name};
+pub use scheduler_config::{BETA_SCHEDULES, SchedulerConfig};
 
 #[cfg(test)]
 mod tests;

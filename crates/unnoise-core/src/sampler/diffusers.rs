@@ -1,0 +1,327 @@
+//! The grids of diffusers' schedulers.
+
+use super::scheduler_config::{Class, SchedulerConfig, alpha_bars, unsupported};
+use super::{Grid, Interval};
+use crate::{Error, Level, Result};
+
+/// A grid of diffusers, by the name that it has on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// Multiples of `T / n`, rounded down, from 0.
+    Leading,
+    /// From 0 to `T - 1`, both included.
+    Linspace,
+    /// Multiples of `T / n`, downwards from `T`.
+    Trailing,
+    /// Equal steps in `(sigma / alpha)^(1/7)`.
+    Karras,
+}
+
+impl Spacing {
+    /// Every grid.
+    pub const ALL: [Self; 4] = [Self::Leading, Self::Linspace, Self::Trailing, Self::Karras];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leading => "leading",
+            Self::Linspace => "linspace",
+            Self::Trailing => "trailing",
+            Self::Karras => "karras",
+        }
+    }
+
+    /// The grid of this name.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] with the names that exist.
+    pub fn by_name(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|spacing| spacing.name() == name).ok_or_else(|| Error::Unknown {
+            kind: "grid",
+            name: name.into(),
+            known: Self::ALL.map(|spacing| spacing.name().into()).to_vec(),
+        })
+    }
+}
+
+impl SchedulerConfig {
+    /// The grid of `steps` steps on which diffusers' class of that name walks: its timesteps and their rounding, its interpolated
+    /// sigmas and its final level. `spacing` overrides the configuration's `timestep_spacing` and `use_karras_sigmas`; for Karras
+    /// sigmas the configuration's `timestep_spacing` still sets the ends (`euler`, `heun`), as it does in diffusers.
+    ///
+    /// A level's `t` is `(timestep + 1) / T`, a fraction where diffusers asks the network at a fractional timestep.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a name that does not exist; [`Error::Argument`] for no step, or more than there are timesteps;
+    /// [`Error::Unsupported`] as listed above.
+    pub fn grid(&self, sampler: &str, spacing: Option<Spacing>, steps: usize) -> Result<Grid> {
+        let class = Class::by_sampler(sampler)?;
+        let table = Table::new(self, class)?;
+        if spacing.is_none() {
+            self.refuse_other_sigmas(class)?;
+        }
+        if class == Class::DpmSolver && self.solver_type.as_deref() == Some("heun") {
+            return Err(unsupported("dpmpp-2m with solver_type heun".into(), "it is not implemented", &["midpoint"]));
+        }
+        let karras = spacing.map_or(self.use_karras_sigmas == Some(true), |spacing| spacing == Spacing::Karras);
+        let linear = match spacing {
+            Some(spacing) if spacing != Spacing::Karras => spacing,
+            _ => self.timestep_spacing(class)?,
+        };
+        let plan = Plan { config: self, class, table, linear, karras, steps };
+        match class {
+            Class::Ddpm | Class::Ddim if karras => plan.ancestral_karras(),
+            Class::Ddpm | Class::Ddim => plan.ancestral(),
+            Class::Euler | Class::Heun | Class::DpmSolver => plan.sigmas(),
+        }
+    }
+
+    fn timestep_spacing(&self, class: Class) -> Result<Spacing> {
+        let name = self.timestep_spacing.as_deref().unwrap_or(class.spacing());
+        let spacing = Spacing::by_name(name)?;
+        if spacing == Spacing::Karras {
+            return Err(Error::Unknown {
+                kind: "timestep_spacing",
+                name: name.into(),
+                known: ["leading", "linspace", "trailing"].map(String::from).to_vec(),
+            });
+        }
+        Ok(spacing)
+    }
+
+    fn refuse_other_sigmas(&self, class: Class) -> Result<()> {
+        let on = |key: &str| self.other.get(key).is_some_and(|value| value == true);
+        let is = |key: &str, text: &str| self.other.get(key).is_some_and(|value| value == text);
+        let flags: &[&str] = match class {
+            Class::Ddpm | Class::Ddim => &[],
+            Class::Euler | Class::Heun => &["use_exponential_sigmas", "use_beta_sigmas"],
+            Class::DpmSolver => &["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"],
+        };
+        let flag = flags.iter().find(|flag| on(flag)).copied();
+        let option = match class {
+            Class::Euler if is("interpolation_type", "log_linear") => Some("interpolation_type log_linear"),
+            Class::Euler if is("timestep_type", "continuous") => Some("timestep_type continuous"),
+            _ => None,
+        };
+        match flag.or(option) {
+            Some(what) => Err(unsupported(what.into(), "it is not implemented", &Spacing::ALL.map(Spacing::name))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The noise levels at the training steps, in single precision as diffusers holds them.
+struct Table {
+    alpha_bar: Vec<f32>,
+    sigma_edm: Vec<f32>,
+}
+
+impl Table {
+    fn new(config: &SchedulerConfig, class: Class) -> Result<Self> {
+        let betas = config.betas(class)?;
+        let valid = |beta: &f32| (0.0..=1.0).contains(beta);
+        if betas.len() < 2 || !betas.iter().all(valid) {
+            let got = format!("{} of them, the worst {:?}", betas.len(), betas.iter().find(|beta| !valid(beta)));
+            return Err(Error::Argument {
+                what: "betas",
+                expected: "at least 2, in [0, 1]".into(),
+                got,
+                at: "SchedulerConfig::grid",
+            });
+        }
+        let mut alpha_bar = alpha_bars(&betas);
+        let walks_in_sigma = matches!(class, Class::Euler | Class::DpmSolver);
+        if let Some(last) = alpha_bar.last_mut().filter(|_| walks_in_sigma && config.rescale_betas_zero_snr == Some(true)) {
+            // diffusers': close to no signal, so that the first sigma / alpha, 4096, is finite.
+            *last = 2f32.powi(-24);
+        }
+        let sigma_edm = alpha_bar.iter().map(|bar| ((1.0 - bar) / bar).sqrt()).collect();
+        Ok(Self { alpha_bar, sigma_edm })
+    }
+
+    fn len(&self) -> usize {
+        self.alpha_bar.len()
+    }
+
+    fn time(&self, timestep: f64) -> f64 {
+        (timestep + 1.0) / self.len() as f64
+    }
+
+    /// The level of a training step.
+    fn level(&self, timestep: usize) -> Level {
+        let bar = f64::from(self.alpha_bar[timestep]);
+        Level { t: self.time(timestep as f64), alpha: bar.sqrt(), sigma: (1.0 - bar).sqrt() }
+    }
+
+    /// The variance-preserving level with this `sigma / alpha`, at which the network is asked at `timestep`.
+    fn level_of_sigma(&self, timestep: f64, sigma_edm: f64) -> Level {
+        let alpha = 1.0 / 1f64.hypot(sigma_edm);
+        Level { t: self.time(timestep), alpha, sigma: sigma_edm * alpha }
+    }
+
+    /// `sigma / alpha` at a fractional timestep, linear between the steps.
+    fn sigma_at(&self, timestep: f64) -> f64 {
+        let below = (timestep.floor() as usize).min(self.len() - 1);
+        let (low, high) = (f64::from(self.sigma_edm[below]), f64::from(self.sigma_edm[(below + 1).min(self.len() - 1)]));
+        low + (high - low) * (timestep - below as f64)
+    }
+
+    /// The fractional timestep of a `sigma / alpha`: its logarithm is linear between the steps.
+    fn timestep_of(&self, sigma_edm: f64) -> f64 {
+        let log = |k: usize| f64::from(f64::from(self.sigma_edm[k]).ln() as f32);
+        let above = self.sigma_edm.partition_point(|&sigma| f64::from(sigma) <= sigma_edm);
+        let low = above.saturating_sub(1).min(self.len() - 2);
+        let weight = ((sigma_edm.max(1e-10).ln() - log(low)) / (log(low + 1) - log(low))).clamp(0.0, 1.0);
+        (1.0 - weight) * low as f64 + weight * (low + 1) as f64
+    }
+}
+
+/// What a grid is made from.
+struct Plan<'a> {
+    config: &'a SchedulerConfig,
+    class: Class,
+    table: Table,
+    /// The spacing of the timesteps: for Karras sigmas that of their ends.
+    linear: Spacing,
+    karras: bool,
+    steps: usize,
+}
+
+impl Plan<'_> {
+    /// The grid of DDPM, which goes from timestep to timestep, and DDIM, which always goes down by the whole part of `T / n`.
+    fn ancestral(&self) -> Result<Grid> {
+        let timesteps: Vec<usize> = self.timesteps()?.into_iter().map(|timestep| timestep as usize).collect();
+        let last = match (self.class, self.config.set_alpha_to_one) {
+            (Class::Ddim, Some(false)) => self.table.level(0),
+            _ => Level::CLEAN,
+        };
+        let stride = self.table.len() / self.steps;
+        let to = |index: usize| match self.class {
+            Class::Ddim => timesteps[index].checked_sub(stride),
+            _ => timesteps.get(index + 1).copied(),
+        };
+        let step = |index: usize| Interval {
+            from: self.table.level(timesteps[index]),
+            to: to(index).map_or(last, |timestep| self.table.level(timestep)),
+        };
+        Ok(Grid { steps: (0..timesteps.len()).map(step).collect(), start: 1.0 })
+    }
+
+    /// The extension of DDPM and DDIM to Karras sigmas: between the ends of the table, at the timesteps that they interpolate.
+    fn ancestral_karras(&self) -> Result<Grid> {
+        self.check_steps(self.table.len())?;
+        let (smallest, largest) = self.ends();
+        if !largest.is_finite() {
+            let why = "the table ends without signal, where sigma / alpha is infinite";
+            return Err(unsupported("a Karras grid".into(), why, &["leading", "linspace", "trailing"]));
+        }
+        let sigmas = karras(largest, smallest, self.steps);
+        let mut levels: Vec<Level> =
+            sigmas.into_iter().map(|sigma| self.table.level_of_sigma(self.table.timestep_of(sigma), sigma)).collect();
+        levels.push(Level::CLEAN);
+        Ok(Grid { start: 1.0, ..Grid::through(&levels) })
+    }
+
+    /// The grid of the classes that walk in `sigma / alpha`.
+    fn sigmas(&self) -> Result<Grid> {
+        let mut timesteps = self.timesteps()?;
+        let mut sigmas: Vec<f64> = timesteps.iter().map(|&timestep| self.table.sigma_at(timestep)).collect();
+        if self.karras {
+            let (smallest, largest) = match self.class {
+                Class::DpmSolver => self.ends(),
+                Class::Euler => {
+                    let (first, last) = (sigmas[0], sigmas[sigmas.len() - 1]);
+                    (self.config.sigma_min.unwrap_or(last), self.config.sigma_max.unwrap_or(first))
+                }
+                _ => (sigmas[sigmas.len() - 1], sigmas[0]),
+            };
+            sigmas = karras(largest, smallest, self.steps);
+            timesteps = sigmas.iter().map(|&sigma| self.table.timestep_of(sigma)).collect();
+            if self.class == Class::DpmSolver {
+                let cosine = self.config.beta_schedule.as_deref() == Some("squaredcos_cap_v2");
+                timesteps.iter_mut().for_each(|t| *t = if cosine { t.trunc() } else { t.round_ties_even() });
+            }
+        }
+        let level = |(&timestep, &sigma): (&f64, &f64)| self.table.level_of_sigma(timestep, f64::from(sigma as f32));
+        let mut levels: Vec<Level> = timesteps.iter().zip(&sigmas).map(level).collect();
+        levels.push(match (self.class, self.config.final_sigmas_type.as_deref()) {
+            (Class::Euler, Some("sigma_min")) => self.table.level_of_sigma(0.0, f64::from(self.table.sigma_edm[0])),
+            _ => Level::CLEAN,
+        });
+        let first = levels[0];
+        // The state of Euler and Heun is x / alpha, with the start's scale `sigma_max` or, on a leading grid, `sqrt(sigma_max^2 + 1)`.
+        let is_scaled = self.class != Class::DpmSolver && self.linear != Spacing::Leading;
+        Ok(Grid { start: if is_scaled { first.sigma } else { 1.0 }, ..Grid::through(&levels) })
+    }
+
+    /// `sigma / alpha` at the ends of the table.
+    fn ends(&self) -> (f64, f64) {
+        (f64::from(self.table.sigma_edm[0]), f64::from(self.table.sigma_edm[self.table.len() - 1]))
+    }
+
+    /// The timesteps, noisiest first: fractional for Euler and Heun on `linspace`, whole otherwise.
+    fn timesteps(&self) -> Result<Vec<f64>> {
+        let (count, steps) = (self.table.len(), self.steps);
+        let offset = self.config.steps_offset.unwrap_or(0) as f64;
+        // DPMSolverMultistep plans one step more and leaves out the cleanest.
+        let is_dpm = self.class == Class::DpmSolver;
+        let usable = if is_dpm { self.unclipped() } else { count };
+        let planned = steps + usize::from(is_dpm);
+        self.check_steps(if is_dpm && !self.karras && self.linear != Spacing::Trailing {
+            usable.saturating_sub(1)
+        } else {
+            count
+        })?;
+        let is_whole = !matches!(self.class, Class::Euler | Class::Heun);
+        let timesteps: Vec<f64> = match self.linear {
+            Spacing::Trailing => trailing(usable, count as f64 / steps as f64),
+            Spacing::Leading => {
+                let stride = usable / planned;
+                (0..planned).rev().take(steps).map(|i| (i * stride) as f64 + offset).collect()
+            }
+            Spacing::Linspace | Spacing::Karras => {
+                let stride = (usable - 1) as f64 / (planned.max(2) - 1) as f64;
+                let at = |i: usize| if i > 0 && i + 1 == planned { (usable - 1) as f64 } else { i as f64 * stride };
+                let round = |t: f64| if is_whole { t.round_ties_even() } else { f64::from(t as f32) };
+                (0..planned).rev().take(steps).map(|i| round(at(i))).collect()
+            }
+        };
+        match timesteps.first() {
+            Some(&first) if first < count as f64 => Ok(timesteps),
+            first => Err(Error::Argument {
+                what: "steps_offset",
+                expected: format!("such that timesteps stay below {count}"),
+                got: format!("a first timestep of {first:?}"),
+                at: "SchedulerConfig::grid",
+            }),
+        }
+    }
+
+    /// The training steps that `lambda_min_clipped` leaves.
+    fn unclipped(&self) -> usize {
+        let Some(lambda_min) = self.config.lambda_min_clipped else { return self.table.len() };
+        self.table.sigma_edm.iter().filter(|&&sigma| -f64::from(sigma).ln() >= lambda_min).count()
+    }
+
+    fn check_steps(&self, most: usize) -> Result<()> {
+        if (1..=most).contains(&self.steps) {
+            return Ok(());
+        }
+        let expected = format!("from 1 to {most} on this grid of a model with {} training steps", self.table.len());
+        Err(Error::Argument { what: "steps", expected, got: self.steps.to_string(), at: "SchedulerConfig::grid" })
+    }
+}
+
+/// Downwards from `top` by `stride`, rounded, less 1, as long as that is a timestep. The stride is rounded as numpy's `arange`
+/// does, because ties depend on it.
+fn trailing(top: usize, stride: f64) -> Vec<f64> {
+    let top = top as f64;
+    let stride = (top - stride) - top;
+    (0..).map(|i| (top + f64::from(i) * stride).round_ties_even() - 1.0).take_while(|&timestep| timestep >= 0.0).collect()
+}
+
+/// Karras et al. 2022, arXiv 2206.00364, eq. 5 with rho = 7.
+fn karras(largest: f64, smallest: f64, steps: usize) -> Vec<f64> {
+    let (from, to) = (largest.powf(1.0 / 7.0), smallest.powf(1.0 / 7.0));
+    (0..steps).map(|i| (from + (to - from) * (i as f64 / (steps.max(2) - 1) as f64)).powi(7)).collect()
+}

@@ -1,0 +1,266 @@
+//! diffusers' `scheduler_config.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Churn, Sampler, SamplerOptions, Variance, sampler_by_name};
+use crate::{DiscreteSchedule, Error, Result};
+
+/// A `scheduler_config.json`, as diffusers writes it.
+///
+/// A key that the file lacks is `None` and takes the default of the scheduler class that reads it: [`grid`](Self::grid) and
+/// [`sampler`](Self::sampler) do what `CLASS.from_config(config)` does in diffusers, where CLASS belongs to the sampler's name.
+///
+/// | name | class | grids beyond the class's own leading, linspace, trailing |
+/// |---|---|---|
+/// | `ddpm` | `DDPMScheduler` | karras: an extension, between the table's ends |
+/// | `ddim` | `DDIMScheduler` | karras: the same extension |
+/// | `euler` | `EulerDiscreteScheduler` | karras |
+/// | `heun` | `HeunDiscreteScheduler` | karras |
+/// | `edm` | none: an extension, on `euler`'s grids | karras |
+/// | `dpmpp-2m` | `DPMSolverMultistepScheduler`, algorithm `dpmsolver++`, order 2, final sigma zero | karras |
+///
+/// Refused with [`Error::Unsupported`]: karras for `ddpm` and `ddim` on a zero-SNR table; learned variances; dynamic thresholding;
+/// exponential, beta, Lu and flow sigmas; continuous timesteps; `interpolation_type: log_linear`; `solver_type: heun` of
+/// `dpmpp-2m`; and beta schedules other than the three of [`BETA_SCHEDULES`].
+///
+/// # Reference
+/// diffusers 0.42.1. Where its result is an accident, it is reproduced: DDIM's last step leaves the noise of timestep 0 if
+/// `set_alpha_to_one` is false, or on a trailing grid whose number of steps does not divide T; Heun ignores `rescale_betas_zero_snr`.
+/// Not reproduced: the timestep -1 that rounding appends to some trailing grids (61 steps of 1000); the noise that DDPM with
+/// `fixed_large` adds in a last step from a timestep above 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the fields are diffusers' keys and documented there")]
+pub struct SchedulerConfig {
+    #[serde(rename = "_class_name", skip_serializing_if = "Option::is_none")]
+    pub class_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_train_timesteps: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_start: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_end: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_schedule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained_betas: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_sample: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_sample_range: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thresholding: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variance_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestep_spacing: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps_offset: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_alpha_to_one: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_sigmas_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_karras_sigmas: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_max: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescale_betas_zero_snr: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lambda_min_clipped: Option<f64>,
+    /// Every other key, kept as it was.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// The values of `beta_schedule` that are read.
+pub const BETA_SCHEDULES: [&str; 3] = ["linear", "scaled_linear", "squaredcos_cap_v2"];
+
+/// A scheduler class of diffusers, for its defaults and its reading of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Ddpm,
+    Ddim,
+    Euler,
+    Heun,
+    DpmSolver,
+}
+
+impl Class {
+    /// The class that a sampler's name stands for.
+    pub(super) fn by_sampler(name: &str) -> Result<Self> {
+        Ok(match name {
+            "ddpm" => Self::Ddpm,
+            "ddim" => Self::Ddim,
+            "euler" | "edm" => Self::Euler,
+            "heun" => Self::Heun,
+            "dpmpp-2m" => Self::DpmSolver,
+            _ => {
+                let known = super::SAMPLERS.map(String::from).to_vec();
+                return Err(Error::Unknown { kind: "sampler", name: name.into(), known });
+            }
+        })
+    }
+
+    /// The defaults of `beta_start` and `beta_end`.
+    fn betas(self) -> (f64, f64) {
+        if self == Self::Heun { (0.00085, 0.012) } else { (0.0001, 0.02) }
+    }
+
+    pub(super) fn spacing(self) -> &'static str {
+        if matches!(self, Self::Ddpm | Self::Ddim) { "leading" } else { "linspace" }
+    }
+}
+
+impl SchedulerConfig {
+    /// Reads the file's content. Python's `Infinity` and `NaN`, which diffusers writes, are read as `null`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with what the JSON reader found.
+    pub fn from_json(json: &str) -> Result<Self> {
+        serde_json::from_str(&without_python_floats(json)).map_err(|error| Error::Argument {
+            what: "scheduler_config.json",
+            expected: "a configuration of a diffusers scheduler".into(),
+            got: error.to_string(),
+            at: "SchedulerConfig::from_json",
+        })
+    }
+
+    /// The schedule that the model was trained on, with the defaults of `DDPMScheduler`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for another `beta_schedule`; those of [`DiscreteSchedule::from_betas`].
+    pub fn schedule(&self) -> Result<DiscreteSchedule> {
+        DiscreteSchedule::from_betas(self.betas(Class::Ddpm)?.into_iter().map(f64::from).collect())
+    }
+
+    /// The number of training steps.
+    pub fn train_steps(&self) -> usize {
+        self.trained_betas.as_ref().map_or(self.num_train_timesteps.unwrap_or(1000), Vec::len)
+    }
+
+    /// The sampler `name` with the options that diffusers' class takes from this configuration. `clip` false turns clipping off.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a name that does not exist; [`Error::Unsupported`] for learned variances and dynamic thresholding.
+    pub fn sampler(&self, name: &str, eta: f64, clip: bool) -> Result<Box<dyn Sampler>> {
+        let class = Class::by_sampler(name)?;
+        if self.thresholding == Some(true) && !matches!(class, Class::Euler | Class::Heun) {
+            return Err(unsupported(format!("{name} with dynamic thresholding"), "it is not implemented", &["euler", "heun"]));
+        }
+        let clips = match class {
+            Class::Ddpm | Class::Ddim => self.clip_sample.unwrap_or(true),
+            Class::Heun => self.clip_sample.unwrap_or(false),
+            Class::Euler | Class::DpmSolver => false,
+        };
+        let limit = (clip && clips).then(|| self.clip_sample_range.unwrap_or(1.0));
+        let variance = if class == Class::Ddpm { self.variance()? } else { Variance::FixedSmall };
+        sampler_by_name(name, &SamplerOptions { eta, clip: limit, variance, churn: Churn::default() })
+    }
+
+    fn variance(&self) -> Result<Variance> {
+        match self.variance_type.as_deref() {
+            // The logarithm of the small one is only taken to be undone.
+            None | Some("fixed_small" | "fixed_small_log") => Ok(Variance::FixedSmall),
+            Some("fixed_large") => Ok(Variance::FixedLarge),
+            Some(other) => Err(unsupported(
+                format!("ddpm with variance_type {other}"),
+                "only fixed variances are implemented",
+                &["fixed_small", "fixed_large", "another sampler"],
+            )),
+        }
+    }
+
+    /// The betas in single precision, as the class computes them: they are what the model was trained on.
+    pub(super) fn betas(&self, class: Class) -> Result<Vec<f32>> {
+        let (start, end) = class.betas();
+        let (start, end) = (self.beta_start.unwrap_or(start), self.beta_end.unwrap_or(end));
+        let steps = self.train_steps();
+        let betas: Vec<f32> = match (&self.trained_betas, self.beta_schedule.as_deref().unwrap_or("linear")) {
+            (Some(betas), _) => betas.iter().map(|&beta| beta as f32).collect(),
+            (None, "linear") => linspace(start, end, steps),
+            (None, "scaled_linear") => linspace(start.sqrt(), end.sqrt(), steps).into_iter().map(|root| root * root).collect(),
+            (None, "squaredcos_cap_v2") => DiscreteSchedule::squaredcos_cap_v2(steps)?.betas().iter().map(|&b| b as f32).collect(),
+            (None, other) => return Err(unsupported(format!("beta_schedule {other}"), "it is not implemented", &BETA_SCHEDULES)),
+        };
+        // HeunDiscreteScheduler does not know the key.
+        if self.rescale_betas_zero_snr == Some(true) && class != Class::Heun { Ok(zero_snr(&betas)) } else { Ok(betas) }
+    }
+}
+
+/// An [`Error::Unsupported`].
+pub(super) fn unsupported(what: String, why: &str, possible: &[&str]) -> Error {
+    Error::Unsupported { what, why: why.into(), possible: possible.iter().map(|&name| name.into()).collect() }
+}
+
+/// The running product of `1 - beta`, rounded at each step from an exact accumulator, as PyTorch's `cumprod` is.
+pub(super) fn alpha_bars(betas: &[f32]) -> Vec<f32> {
+    let mut product = 1.0;
+    let mut next = |beta: &f32| {
+        product *= f64::from(1.0 - beta);
+        product as f32
+    };
+    betas.iter().map(&mut next).collect()
+}
+
+/// Lin et al. 2024, arXiv 2305.08891, algorithm 1, in the order of operations that rounds as diffusers does.
+fn zero_snr(betas: &[f32]) -> Vec<f32> {
+    let roots: Vec<f32> = alpha_bars(betas).into_iter().map(f32::sqrt).collect();
+    let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return Vec::new() };
+    let scale = first / (first - last);
+    let bars: Vec<f32> = roots.iter().map(|root| ((root - last) * scale).powi(2)).collect();
+    (0..bars.len()).map(|k| if k == 0 { 1.0 - bars[0] } else { 1.0 - bars[k] / bars[k - 1] }).collect()
+}
+
+/// `count` numbers from `start` to `end`, from both ends inwards, as PyTorch's `linspace`.
+fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
+    let (start, end) = (start as f32, end as f32);
+    let step = (end - start) / (count.max(2) - 1) as f32;
+    (0..count).map(|i| if i < count / 2 { start + step * i as f32 } else { end - step * (count - 1 - i) as f32 }).collect()
+}
+
+/// `json` with Python's bare `NaN`, `Infinity` and `-Infinity` outside strings replaced by `null`.
+fn without_python_floats(json: &str) -> String {
+    let mut clean = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find(['"', 'N', 'I', '-']) {
+        let (before, here) = rest.split_at(at);
+        clean.push_str(before);
+        let taken = if here.starts_with('"') {
+            string_length(here)
+        } else {
+            ["-Infinity", "Infinity", "NaN"].iter().find(|word| here.starts_with(**word)).map_or(0, |word| word.len())
+        };
+        if taken == 0 {
+            clean.push_str(&here[..1]);
+            rest = &here[1..];
+        } else {
+            clean.push_str(if here.starts_with('"') { &here[..taken] } else { "null" });
+            rest = &here[taken..];
+        }
+    }
+    clean + rest
+}
+
+/// The length of the JSON string that `text` starts with, quotes included.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
