@@ -1,8 +1,8 @@
 //! Inpainting: some pixels are measured, the others are missing.
 
-use ndarray::{Array2, ArrayView1};
+use ndarray::Array2;
 
-use super::{Operator, Svd, map_samples};
+use super::{Operator, Svd, gather, map_samples, scatter};
 use crate::{Batch, Error, Purpose, Result, Shape, Streams};
 
 /// Keeps some pixels, the same in every channel.
@@ -148,12 +148,4 @@ impl Svd for Mask {
     fn u(&self, coefficients: &Batch) -> Batch {
         coefficients.clone()
     }
-}
-
-fn gather(from: ArrayView1<'_, f64>, positions: &[usize], to: &mut [f64]) {
-    to.iter_mut().zip(positions).for_each(|(to, position)| *to = from[*position]);
-}
-
-fn scatter(from: ArrayView1<'_, f64>, positions: &[usize], to: &mut [f64]) {
-    from.iter().zip(positions).for_each(|(from, position)| to[*position] = *from);
 }

@@ -4,6 +4,7 @@ use nalgebra::DMatrix;
 use ndarray::{Array2, ArrayView2};
 
 /// `A = U S V^T` with square `U` and `V`.
+#[derive(Clone)]
 pub(super) struct MatrixSvd {
     /// `[m, m]`.
     pub(super) u: Array2<f64>,

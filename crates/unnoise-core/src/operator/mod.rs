@@ -1,20 +1,27 @@
 //! Forward operators: how an image becomes a measurement.
 
+mod convolution;
 mod counted;
 mod dense;
+mod fourier;
 mod identity;
+mod kernel;
 mod mask;
 mod matrix;
 mod measurement;
+mod separable;
 mod solve;
 
 use ndarray::{Array4, ArrayView1, Axis, CowArray, Ix2};
 
+pub use convolution::*;
 pub use counted::*;
 pub use dense::*;
 pub use identity::*;
+pub use kernel::*;
 pub use mask::*;
 pub use measurement::*;
+pub use separable::*;
 pub use solve::*;
 
 use crate::{Batch, Error, Result, Shape, element_shape};
@@ -157,7 +164,7 @@ pub fn require(op: &dyn Operator, needs: &[Capability], method: &str) -> Result<
 }
 
 /// The operators that offer every capability.
-const WITH_SVD: [&str; 3] = ["identity", "mask", "dense"];
+const WITH_SVD: [&str; 7] = ["identity", "box", "mask", "dense", "downsample", "blur:gaussian", "any blur with boundary=circular"];
 
 /// One row of values per sample.
 fn rows(batch: &Batch) -> CowArray<'_, f64, Ix2> {
@@ -172,6 +179,16 @@ fn map_samples(from: &Batch, [c, h, w]: Shape, mut fill: impl FnMut(ArrayView1<'
         fill(row, sample.as_slice_mut().expect("a new array is row-major"));
     }
     to
+}
+
+/// `to[i] = from[positions[i]]`.
+fn gather(from: ArrayView1<'_, f64>, positions: &[usize], to: &mut [f64]) {
+    to.iter_mut().zip(positions).for_each(|(to, position)| *to = from[*position]);
+}
+
+/// `to[positions[i]] = from[i]`.
+fn scatter(from: ArrayView1<'_, f64>, positions: &[usize], to: &mut [f64]) {
+    from.iter().zip(positions).for_each(|(from, position)| to[*position] = *from);
 }
 
 #[cfg(test)]

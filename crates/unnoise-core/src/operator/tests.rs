@@ -18,6 +18,10 @@ fn low_rank(m: usize, d: usize, rank: usize, seed: u64) -> Array2<f64> {
     matrix(m, rank, seed).dot(&matrix(rank, d, seed + 1))
 }
 
+fn convolution([kh, kw]: [usize; 2], boundary: Boundary, shape: Shape) -> Convolution {
+    Convolution::new(&matrix(kh, kw, 70), boundary, shape, format!("{kh} x {kw} {boundary:?} on {shape:?}")).unwrap()
+}
+
 /// Every operator, on odd sizes and several channels.
 fn all() -> Vec<Box<dyn Operator>> {
     vec![
@@ -32,6 +36,21 @@ fn all() -> Vec<Box<dyn Operator>> {
         Box::new(Mask::outside_box([2, 3], None, [3, 5, 6]).unwrap()),
         Box::new(Mask::outside_box([5, 1], Some([0, 3]), [1, 5, 4]).unwrap()),
         Box::new(Mask::random(0.3, 1, [2, 5, 7]).unwrap()),
+        Box::new(Separable::new(2, matrix(3, 5, 60), matrix(7, 4, 61), "wide and tall").unwrap()),
+        Box::new(Separable::new(1, matrix(6, 5, 62), low_rank(4, 6, 2, 63), "tall and wide of low rank").unwrap()),
+        Box::new(Separable::new(3, matrix(2, 5, 65), matrix(3, 4, 66), "wide").unwrap()),
+        Box::new(Separable::downsample(3, Downsampling::Average, [2, 6, 9], "average").unwrap()),
+        Box::new(Separable::downsample(4, Downsampling::Bicubic, [1, 8, 12], "bicubic").unwrap()),
+        Box::new(Separable::downsample(3, Downsampling::Bicubic, [1, 3, 6], "bicubic, one row").unwrap()),
+        Box::new(Separable::blur(&gaussian_kernel(1.5, 9).unwrap(), Boundary::Reflect, [2, 7, 5], "reflecting").unwrap()),
+        Box::new(Separable::blur(&gaussian_kernel(3.0, 19).unwrap(), Boundary::Reflect, [1, 16, 16], "strong").unwrap()),
+        Box::new(convolution([3, 3], Boundary::Circular, [2, 5, 7])),
+        Box::new(convolution([5, 2], Boundary::Circular, [1, 6, 4])),
+        Box::new(convolution([7, 9], Boundary::Circular, [3, 1, 4])),
+        Box::new(Convolution::new(&Array2::from_elem((4, 4), 0.25), Boundary::Circular, [1, 8, 8], "with zeros").unwrap()),
+        Box::new(convolution([3, 3], Boundary::Reflect, [2, 5, 7])),
+        Box::new(convolution([4, 5], Boundary::Reflect, [1, 3, 2])),
+        Box::new(convolution([1, 12], Boundary::Reflect, [2, 3, 4])),
     ]
 }
 
@@ -87,10 +106,15 @@ fn the_pseudo_inverse_satisfies_penrose() {
         let y = noise(op.output_shape(), 2, 30);
         let Some(x) = op.pseudo_inverse(&y) else { continue };
         // A^T (y - A x) = 0 makes x a least-squares solution, and x in the range of A^T the smallest.
+        // Rounding grows with the solution, and again with the condition number.
+        let rounding = 1e-12 * x.iter().fold(1.0, |a: f64, v| a.max(v.abs()));
+        let s = op.svd().unwrap().singular_values();
+        let (largest, smallest) =
+            (s.iter().copied().fold(0.0, f64::max), s.iter().copied().filter(|s| *s > 0.0).fold(1.0, f64::min));
         let residual = &y - op.forward(&x);
-        assert_close(&op.adjoint(&residual), &(&x * 0.0), 1e-10, "A^T (y - A A^+ y)", op);
+        assert_close(&op.adjoint(&residual), &(&x * 0.0), rounding, "A^T (y - A A^+ y)", op);
         let again = op.pseudo_inverse(&op.forward(&x)).unwrap();
-        assert_close(&again, &x, 1e-10, "A^+ A A^+", op);
+        assert_close(&again, &x, rounding * (1.0 + largest / smallest), "A^+ A A^+", op);
     }
 }
 
@@ -127,4 +151,74 @@ fn masks_measure_what_they_keep() {
     for keep in [0.0, 1.1, f64::NAN, -1.0] {
         assert!(Mask::random(keep, 0, [1, 3, 4]).is_err(), "{keep}");
     }
+}
+
+#[test]
+fn convolutions_are_their_definition() {
+    for boundary in [Boundary::Circular, Boundary::Reflect] {
+        for ([kh, kw], [c, h, w]) in [([3, 5], [2, 7, 6]), ([4, 2], [1, 5, 5]), ([9, 7], [1, 3, 4])] {
+            let kernel = matrix(kh, kw, 80);
+            let op = Convolution::new(&kernel, boundary, [c, h, w], "test").unwrap();
+            let x = noise([c, h, w], 2, 81);
+            let pixel = |(n, c, i, j): (usize, usize, usize, usize)| {
+                let seen = |offset: [isize; 2]| {
+                    let outside = |p: isize, size: usize| match boundary {
+                        Boundary::Circular => (p + 5 * size as isize) as usize % size,
+                        Boundary::Reflect => {
+                            let twice: Vec<usize> = (0..size).chain((0..size).rev()).collect();
+                            twice[(p + 10 * size as isize) as usize % twice.len()]
+                        }
+                    };
+                    x[[n, c, outside(i as isize - offset[0], h), outside(j as isize - offset[1], w)]]
+                };
+                let centred = |a: usize, k: usize| a as isize - (k / 2) as isize;
+                kernel.indexed_iter().map(|((a, b), k)| k * seen([centred(a, kh), centred(b, kw)])).sum::<f64>()
+            };
+            assert_close(&op.forward(&x), &Array4::from_shape_fn((2, c, h, w), pixel), 1e-12, "the definition", &op);
+        }
+    }
+}
+
+#[test]
+fn a_separable_blur_is_a_convolution() {
+    let kernel = gaussian_kernel(1.5, 9).unwrap();
+    let plane = Array2::from_shape_fn((9, 9), |(i, j)| kernel[i] * kernel[j]);
+    let x = noise([2, 7, 11], 2, 90);
+    for boundary in [Boundary::Circular, Boundary::Reflect] {
+        let separable = Separable::blur(&kernel, boundary, [2, 7, 11], "separable").unwrap();
+        let op = Convolution::new(&plane, boundary, [2, 7, 11], "convolution").unwrap();
+        assert_close(&separable.forward(&x), &op.forward(&x), 1e-13, "the convolution", &separable);
+    }
+}
+
+#[test]
+fn averages_are_block_means() {
+    let op = Separable::downsample(2, Downsampling::Average, [1, 4, 6], "average").unwrap();
+    let x = Array4::from_shape_fn((1, 1, 4, 6), |(_, _, i, j)| (6 * i + j) as f64);
+    let mean = |i: usize, j: usize| (12 * i + 2 * j) as f64 + 3.5;
+    assert_close(&op.forward(&x), &Array4::from_shape_fn((1, 1, 2, 3), |(_, _, i, j)| mean(i, j)), 1e-13, "block means", &op);
+    for factor in [0, 4, 5] {
+        assert!(Separable::downsample(factor, Downsampling::Average, [1, 4, 6], "average").is_err());
+    }
+}
+
+#[test]
+fn bicubic_has_the_published_weights() {
+    // MATLAB's contributions for a factor of 2, far from the edges: Keys' cubic at 1/4, 3/4, 5/4 and 7/4 blocks, halved.
+    let op = Separable::downsample(2, Downsampling::Bicubic, [1, 16, 2], "bicubic").unwrap();
+    let column = |row: usize| -> Vec<f64> {
+        let mut unit = Array4::zeros((1, 1, 16, 2));
+        unit.index_axis_mut(Axis(2), row).fill(1.0);
+        op.forward(&unit).into_raw_vec_and_offset().0
+    };
+    let half = [111.0, 29.0, -9.0, -3.0].map(|w| w / 256.0);
+    for (k, weight) in half.into_iter().enumerate() {
+        assert!((column(9 + k)[4] - weight).abs() < 1e-15, "{k}: {} and {weight}", column(9 + k)[4]);
+    }
+    // A linear ramp is kept away from the mirrored edges, and a constant everywhere.
+    let ramp = Array4::from_shape_fn((1, 1, 16, 2), |(_, _, i, _)| i as f64);
+    for (i, value) in op.forward(&ramp).iter().enumerate().skip(2).take(4) {
+        assert!((value - (2.0 * i as f64 + 0.5)).abs() < 1e-13, "{i}: {value}");
+    }
+    assert!(op.forward(&Array4::ones((1, 1, 16, 2))).iter().all(|v| (v - 1.0).abs() < 1e-15));
 }
