@@ -18,8 +18,8 @@ use crate::{Error, Result};
 /// are infinite at `t = 1`.
 ///
 /// # Reference
-/// Ho, Jain, Abbeel 2020, arXiv 2006.11239, eq. 4, whose steps 1..T are our 0..T-1; the continuation between steps is DPM-Solver's
-/// (Lu et al. 2022, arXiv 2206.00927, app. D.4, linear in `log(alpha / sigma)`), but for our rules at both ends.
+/// Ho, Jain, Abbeel 2020, arXiv 2006.11239, eq. 4, whose steps 1..T are our 0..T-1. The continuation between steps is ours: DPM-Solver's
+/// code, for one, interpolates `log(alpha)` instead, which no zero-SNR end allows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscreteSchedule {
     betas: Vec<f64>,

@@ -13,7 +13,7 @@ use crate::Result;
 /// Its clean end is `sigma_min`, not zero ([`CleanEnd::SigmaMin`]).
 ///
 /// # Reference
-/// Song et al. 2021, arXiv 2011.13456, eqs. 9 and 30; `sigma_min = 0.01` and `sigma_max = 50` as for their CIFAR-10, whose images
+/// Song et al. 2021, arXiv 2011.13456, eq. 9 and app. C; `sigma_min = 0.01` and `sigma_max = 50` as for their CIFAR-10, whose images
 /// are in `[0, 1]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VeSchedule {

@@ -14,7 +14,7 @@ use crate::Result;
 /// `sigma` leaves 0 like a square root, so that its derivative at `t = 0` is infinite.
 ///
 /// # Reference
-/// Song et al. 2021, arXiv 2011.13456, eqs. 11 and 33; `beta_min = 0.1` and `beta_max = 20` as there.
+/// Song et al. 2021, arXiv 2011.13456, eq. 11 and app. C; `beta_min = 0.1` and `beta_max = 20` as there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VpSchedule {
     beta_min: f64,
