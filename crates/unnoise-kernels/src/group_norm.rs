@@ -155,34 +155,23 @@ impl Moments {
     #[inline(always)]
     fn of<S: Simd>(s: S, x: &[f32], eps: f32) -> Self {
         let count = x.len() as f32;
-        let mean = sum_by(s, x, |v| v) / count;
+        let mean = s.sum_of(x) / count;
         let center = s.splat(mean);
-        let square = |v| {
-            let d = s.sub(v, center);
-            s.mul(d, d)
-        };
-        // The zeros that fill up the last eight lanes must not count.
-        let (whole, rest) = x.split_at(x.len() - x.len() % LANES);
-        let tail: f32 = rest.iter().map(|v| (v - mean) * (v - mean)).sum();
-        let variance = (sum_by(s, whole, square) + tail) / count;
+        let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
+        let mut sums = [s.zero(); 4];
+        for four in fours {
+            for (sum, v) in sums.iter_mut().zip(four.as_chunks::<LANES>().0) {
+                let d = s.sub(s.load(v), center);
+                *sum = s.mul_add(d, d, *sum);
+            }
+        }
+        let mut tail = 0.0;
+        for v in rest {
+            tail += (v - mean) * (v - mean);
+        }
+        let variance = (s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]))) + tail) / count;
         Self { mean, scale: 1.0 / (variance + eps).sqrt() }
     }
-}
-
-/// The sum of `f` over all numbers, in four independent chains of eight lanes.
-#[inline(always)]
-fn sum_by<S: Simd>(s: S, x: &[f32], f: impl Fn(S::V) -> S::V) -> f32 {
-    let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
-    let mut sums = [s.zero(); 4];
-    for four in fours {
-        for (sum, v) in sums.iter_mut().zip(four.as_chunks::<LANES>().0) {
-            *sum = s.add(*sum, f(s.load(v)));
-        }
-    }
-    for v in rest.chunks(LANES) {
-        sums[0] = s.add(sums[0], f(s.load_part(v)));
-    }
-    s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
 }
 
 struct Forward<'a> {
@@ -200,27 +189,19 @@ impl Kernel for Forward<'_> {
         let pixels = self.norm.pixels;
         for ((gamma, beta), (x, y)) in self.affine.iter().zip(self.x.chunks_exact(pixels).zip(self.y.chunks_exact_mut(pixels))) {
             let (mean, slope, beta) = (s.splat(mean), s.splat(gamma * scale), s.splat(beta));
-            let line = |v| s.mul_add(s.sub(v, mean), slope, beta);
-            if self.norm.silu {
-                map(s, x, y, |v| silu_lanes(s, line(v)));
-            } else {
-                map(s, x, y, line);
+            let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
+            for (x, y) in x.iter().zip(y) {
+                s.store(activate(s, s.mul_add(s.sub(s.load(x), mean), slope, beta), self.norm.silu), y);
             }
+            let last = s.mul_add(s.sub(s.load_part(x_rest), mean), slope, beta);
+            s.store_part(activate(s, last, self.norm.silu), y_rest);
         }
     }
 }
 
-/// `y = f(x)`, eight at a time.
 #[inline(always)]
-fn map<S: Simd>(s: S, x: &[f32], y: &mut [f32], f: impl Fn(S::V) -> S::V) {
-    let (x, x_rest) = x.as_chunks::<LANES>();
-    let (y, y_rest) = y.as_chunks_mut::<LANES>();
-    for (x, y) in x.iter().zip(y) {
-        s.store(f(s.load(x)), y);
-    }
-    if !x_rest.is_empty() {
-        s.store_part(f(s.load_part(x_rest)), y_rest);
-    }
+fn activate<S: Simd>(s: S, v: S::V, silu: bool) -> S::V {
+    if silu { silu_lanes(s, v) } else { v }
 }
 
 struct Backward<'a> {
@@ -238,30 +219,28 @@ impl Kernel for Backward<'_> {
     fn run<S: Simd>(self, s: S) {
         let Moments { mean, scale } = Moments::of(s, self.x, self.norm.eps);
         let pixels = self.norm.pixels;
-        let (mean, one) = (s.splat(mean), s.splat(1.0));
-        let (scales, silu) = (s.splat(scale), self.norm.silu);
+        let (mean, scales) = (s.splat(mean), s.splat(scale));
         // First pass: g into dx, its sums per channel, and the two means.
         let (mut mean_g, mut mean_gx) = (0.0, 0.0);
         let rows = self.x.chunks_exact(pixels).zip(self.dy.chunks_exact(pixels)).zip(self.dx.chunks_exact_mut(pixels));
         for (((gamma, beta), ((x, dy), dx)), sums) in self.affine.iter().zip(rows).zip(&mut *self.sums) {
-            let (gammas, betas) = (s.splat(gamma), s.splat(beta));
-            let (mut sum_g, mut sum_gx) = (s.zero(), s.zero());
-            let mut one_step = |x, dy| {
-                let x_hat = s.mul(s.sub(x, mean), scales);
-                let slope = if silu { silu_slope_lanes(s, s.mul_add(x_hat, gammas, betas)) } else { one };
-                let g = s.mul(dy, slope);
-                sum_g = s.add(sum_g, g);
-                sum_gx = s.mul_add(g, x_hat, sum_gx);
-                g
+            let mut channel = Channel {
+                mean,
+                scale: scales,
+                gamma: s.splat(gamma),
+                beta: s.splat(beta),
+                silu: self.norm.silu,
+                sum_g: s.zero(),
+                sum_gx: s.zero(),
             };
             let ((x, x_rest), (dy, dy_rest), (dx, dx_rest)) =
                 (x.as_chunks::<LANES>(), dy.as_chunks::<LANES>(), dx.as_chunks_mut::<LANES>());
             for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
-                s.store(one_step(s.load(x), s.load(dy)), dx);
+                s.store(channel.gradient(s, s.load(x), s.load(dy)), dx);
             }
             // Behind the last pixel dy is zero, and so is all that is summed.
-            s.store_part(one_step(s.load_part(x_rest), s.load_part(dy_rest)), dx_rest);
-            *sums = [s.sum(sum_gx), s.sum(sum_g)];
+            s.store_part(channel.gradient(s, s.load_part(x_rest), s.load_part(dy_rest)), dx_rest);
+            *sums = [s.sum(channel.sum_gx), s.sum(channel.sum_g)];
             mean_gx += gamma * sums[0];
             mean_g += gamma * sums[1];
         }
@@ -270,14 +249,40 @@ impl Kernel for Backward<'_> {
         let (shift, tilt) = (s.splat(scale * mean_g / count), s.splat(scale * scale * mean_gx / count));
         for ((gamma, _), (x, dx)) in self.affine.iter().zip(self.x.chunks_exact(pixels).zip(self.dx.chunks_exact_mut(pixels))) {
             let slope = s.splat(scale * gamma);
-            let step = |x, g| s.neg_mul_add(s.sub(x, mean), tilt, s.sub(s.mul(slope, g), shift));
             let ((x, x_rest), (dx, dx_rest)) = (x.as_chunks::<LANES>(), dx.as_chunks_mut::<LANES>());
             for (x, dx) in x.iter().zip(dx) {
-                s.store(step(s.load(x), s.load(dx)), dx);
+                let flat = s.sub(s.mul(slope, s.load(dx)), shift);
+                s.store(s.neg_mul_add(s.sub(s.load(x), mean), tilt, flat), dx);
             }
-            let last = step(s.load_part(x_rest), s.load_part(dx_rest));
-            s.store_part(last, dx_rest);
+            let flat = s.sub(s.mul(slope, s.load_part(dx_rest)), shift);
+            s.store_part(s.neg_mul_add(s.sub(s.load_part(x_rest), mean), tilt, flat), dx_rest);
         }
+    }
+}
+
+/// The first pass over one channel.
+struct Channel<V> {
+    mean: V,
+    scale: V,
+    gamma: V,
+    beta: V,
+    silu: bool,
+    sum_g: V,
+    sum_gx: V,
+}
+
+impl<V: Copy> Channel<V> {
+    /// `g = dy act'(gamma x_hat + beta)`, which is also counted.
+    #[inline(always)]
+    fn gradient<S: Simd<V = V>>(&mut self, s: S, x: V, dy: V) -> V {
+        let x_hat = s.mul(s.sub(x, self.mean), self.scale);
+        let g = match self.silu {
+            true => s.mul(dy, silu_slope_lanes(s, s.mul_add(x_hat, self.gamma, self.beta))),
+            false => dy,
+        };
+        self.sum_g = s.add(self.sum_g, g);
+        self.sum_gx = s.mul_add(g, x_hat, self.sum_gx);
+        g
     }
 }
 

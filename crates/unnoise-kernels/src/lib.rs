@@ -9,11 +9,14 @@
 //! of an image's result are the same alone and in any batch, on one thread and on many. Gradients of parameters sum over the batch in
 //! an order fixed by the shape. Bits do differ between instruction sets.
 
+mod conv;
 mod error;
 mod group_norm;
+mod parts;
 mod silu;
 mod simd;
 
+pub use conv::Conv2d;
 pub use error::{Error, Result};
 pub use group_norm::GroupNorm;
 pub use silu::{silu, silu_backward};

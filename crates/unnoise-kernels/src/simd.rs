@@ -2,7 +2,8 @@
 //!
 //! A kernel is a struct with its arguments and a [`Kernel::run`] that is generic over the lanes. [`dispatch`] picks the instruction
 //! set and enters it through one function carrying `#[target_feature]`, into which `run` and all that it calls must be inlined
-//! (`#[inline(always)]`): code that stays outside such a function is compiled for the baseline and runs ten times slower.
+//! (`#[inline(always)]`): code that stays outside such a function is compiled for the baseline and runs ten times slower. A closure
+//! cannot promise that, so no closure touches lanes; [`lanes!`] stands where `array::from_fn` would.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -13,6 +14,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 pub(crate) use portable::Portable;
+
+/// `[f(0), f(1), ...]` of eight lanes each: `lanes!(s, i in N => f(i))`.
+macro_rules! lanes {
+    ($s:expr, $i:ident in $n:expr => $lanes:expr) => {{
+        let mut out = [$s.zero(); $n];
+        for $i in 0..$n {
+            out[$i] = $lanes;
+        }
+        out
+    }};
+}
+pub(crate) use lanes;
 
 /// The number of lanes.
 pub(crate) const LANES: usize = 8;
@@ -42,7 +55,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
     /// Row `i`, lane `j` becomes row `j`, lane `i`.
-    #[allow(dead_code, reason = "for the convolutions")]
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
 
     #[inline(always)]
@@ -79,10 +91,28 @@ pub(crate) trait Simd: Copy + Send + Sync {
         let n = self.round(self.mul(v, self.splat(std::f32::consts::LOG2_E)));
         let r = self.neg_mul_add(n, self.splat(0.693_359_4), v);
         let r = self.neg_mul_add(n, self.splat(-2.121_944_4e-4), r);
-        let coefficients = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-        let p = coefficients.iter().fold(self.splat(1.987_569_1e-4), |p, &c| self.mul_add(p, r, self.splat(c)));
+        let mut p = self.splat(1.987_569_1e-4);
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+            p = self.mul_add(p, r, self.splat(c));
+        }
         let tail = self.mul_add(self.mul(p, r), r, r);
         self.mul(self.add(tail, self.splat(1.0)), self.pow2(n))
+    }
+
+    /// The sum of all numbers, in four independent chains of eight lanes.
+    #[inline(always)]
+    fn sum_of(self, x: &[f32]) -> f32 {
+        let (fours, rest) = x.as_chunks::<{ 4 * LANES }>();
+        let mut sums = [self.zero(); 4];
+        for four in fours {
+            for (sum, v) in sums.iter_mut().zip(four.as_chunks::<LANES>().0) {
+                *sum = self.add(*sum, self.load(v));
+            }
+        }
+        for v in rest.chunks(LANES) {
+            sums[0] = self.add(sums[0], self.load_part(v));
+        }
+        self.sum(self.add(self.add(sums[0], sums[1]), self.add(sums[2], sums[3])))
     }
 
     /// `1 / (1 + exp(-v))`.

@@ -97,29 +97,33 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn transpose(self, r: [__m256; LANES]) -> [__m256; LANES] {
-        avx2!({
-            // Pairs of rows interleaved, then pairs of pairs, then the 128-bit halves exchanged.
-            let pair = |i: usize| (_mm256_unpacklo_ps(r[i], r[i + 1]), _mm256_unpackhi_ps(r[i], r[i + 1]));
-            let four = |i: usize| {
-                let ((a_low, a_high), (b_low, b_high)) = (pair(i), pair(i + 2));
-                [
-                    _mm256_shuffle_ps::<0x44>(a_low, b_low),
-                    _mm256_shuffle_ps::<0xEE>(a_low, b_low),
-                    _mm256_shuffle_ps::<0x44>(a_high, b_high),
-                    _mm256_shuffle_ps::<0xEE>(a_high, b_high),
-                ]
-            };
-            let (a, b) = (four(0), four(4));
-            [
-                _mm256_permute2f128_ps::<0x20>(a[0], b[0]),
-                _mm256_permute2f128_ps::<0x20>(a[1], b[1]),
-                _mm256_permute2f128_ps::<0x20>(a[2], b[2]),
-                _mm256_permute2f128_ps::<0x20>(a[3], b[3]),
-                _mm256_permute2f128_ps::<0x31>(a[0], b[0]),
-                _mm256_permute2f128_ps::<0x31>(a[1], b[1]),
-                _mm256_permute2f128_ps::<0x31>(a[2], b[2]),
-                _mm256_permute2f128_ps::<0x31>(a[3], b[3]),
-            ]
-        })
+        avx2!(transpose(r))
     }
+}
+
+/// Pairs of rows interleaved, then pairs of pairs, then the 128-bit halves exchanged.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn transpose(r: [__m256; LANES]) -> [__m256; LANES] {
+    let pair = |i: usize| (_mm256_unpacklo_ps(r[i], r[i + 1]), _mm256_unpackhi_ps(r[i], r[i + 1]));
+    let four = |i: usize| {
+        let ((a_low, a_high), (b_low, b_high)) = (pair(i), pair(i + 2));
+        [
+            _mm256_shuffle_ps::<0x44>(a_low, b_low),
+            _mm256_shuffle_ps::<0xEE>(a_low, b_low),
+            _mm256_shuffle_ps::<0x44>(a_high, b_high),
+            _mm256_shuffle_ps::<0xEE>(a_high, b_high),
+        ]
+    };
+    let (a, b) = (four(0), four(4));
+    [
+        _mm256_permute2f128_ps::<0x20>(a[0], b[0]),
+        _mm256_permute2f128_ps::<0x20>(a[1], b[1]),
+        _mm256_permute2f128_ps::<0x20>(a[2], b[2]),
+        _mm256_permute2f128_ps::<0x20>(a[3], b[3]),
+        _mm256_permute2f128_ps::<0x31>(a[0], b[0]),
+        _mm256_permute2f128_ps::<0x31>(a[1], b[1]),
+        _mm256_permute2f128_ps::<0x31>(a[2], b[2]),
+        _mm256_permute2f128_ps::<0x31>(a[3], b[3]),
+    ]
 }

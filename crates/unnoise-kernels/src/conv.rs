@@ -1,0 +1,166 @@
+//! Two-dimensional convolution (correlation, as in every network), forward and both backwards.
+
+mod gemm;
+mod winograd;
+
+use rayon::prelude::*;
+use winograd::Direction;
+
+use crate::error::{Error, Result, check_lengths};
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// The shape of a convolution of `x [n, c_in, h, w]` with `weight [c_out, c_in, kernel, kernel]`.
+///
+/// ```text
+/// y[n, o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] x[n, c, i stride + a - top, j stride + b - left]
+/// ```
+///
+/// A 3x3 kernel with stride 1 and one zero of padding all around goes by Winograd's algorithm: F(2x2) where both sides are at most 8,
+/// else F(4x4). Everything else is a product of matrices over windows that are gathered as they are needed. The shape of one image alone decides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conv2d {
+    /// Images.
+    pub n: usize,
+    /// Channels of the input.
+    pub c_in: usize,
+    /// Channels of the output.
+    pub c_out: usize,
+    /// Rows of the input.
+    pub h: usize,
+    /// Columns of the input.
+    pub w: usize,
+    /// The side of the kernel.
+    pub kernel: usize,
+    /// The step between windows.
+    pub stride: usize,
+    /// Zeros around the input: `[(top, bottom), (left, right)]`.
+    pub padding: [(usize, usize); 2],
+}
+
+impl Conv2d {
+    /// Rows and columns of the output.
+    ///
+    /// # Errors
+    /// Where a stride or a kernel is zero, or the kernel is larger than the padded input.
+    pub fn output_sides(&self) -> Result<[usize; 2]> {
+        let at = "Conv2d";
+        for (what, got) in [("stride", self.stride), ("kernel", self.kernel)] {
+            if got == 0 {
+                return Err(Error::Shape { what, expected: "at least 1".into(), got, at });
+            }
+        }
+        let side = |length: usize, (before, after): (usize, usize)| {
+            let padded = length + before + after;
+            let expected = || format!("at most the padded side {padded}");
+            let room = padded.checked_sub(self.kernel);
+            let room = room.ok_or_else(|| Error::Shape { what: "kernel", expected: expected(), got: self.kernel, at })?;
+            Ok(room / self.stride + 1)
+        };
+        Ok([side(self.h, self.padding[0])?, side(self.w, self.padding[1])?])
+    }
+
+    /// The convolution of `x`, into `y [n, c_out, ..]`.
+    ///
+    /// # Errors
+    /// Where the shape is not one, or a slice does not have its length.
+    pub fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<()> {
+        let bias_length = bias.map_or(self.c_out, <[f32]>::len);
+        self.check("Conv2d::forward", x.len(), weight.len(), ("y", y.len()), ("bias", bias_length))?;
+        match self.winograd() {
+            Some(shape) => winograd::correlate(shape, Direction::Forward, x, weight, bias, y),
+            None => gemm::forward(self, x, weight, bias, y),
+        }
+        Ok(())
+    }
+
+    /// The gradient by `x`, into `dx`.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn backward_input(&self, weight: &[f32], dy: &[f32], dx: &mut [f32]) -> Result<()> {
+        self.check("Conv2d::backward_input", dx.len(), weight.len(), ("dy", dy.len()), ("bias", self.c_out))?;
+        match self.winograd() {
+            Some(shape) => {
+                let shape = winograd::Shape { c_in: shape.c_out, c_out: shape.c_in, ..shape };
+                winograd::correlate(shape, Direction::Backward, dy, weight, None, dx);
+            }
+            None => gemm::backward_input(self, weight, dy, dx),
+        }
+        Ok(())
+    }
+
+    /// The gradient by `weight`, into `dw`: the sum over the images, in an order that the shape decides.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
+        self.check("Conv2d::backward_weight", x.len(), dw.len(), ("dy", dy.len()), ("bias", self.c_out))?;
+        match self.winograd() {
+            Some(shape) => winograd::weight_gradient(shape, x, dy, dw),
+            None => gemm::backward_weight(self, x, dy, dw),
+        }
+        Ok(())
+    }
+
+    /// The gradient by `bias`, into `db`: the sum of `dy` over images and pixels.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn backward_bias(&self, dy: &[f32], db: &mut [f32]) -> Result<()> {
+        let pixels = self.output_sides()?.iter().product::<usize>();
+        let lengths = [("dy", dy.len(), self.n * self.c_out * pixels), ("db", db.len(), self.c_out)];
+        check_lengths("Conv2d::backward_bias", &lengths)?;
+        db.par_iter_mut().enumerate().for_each(|(channel, db)| {
+            let planes = dy.chunks_exact(pixels).skip(channel).step_by(self.c_out);
+            *db = dispatch(Sum(planes));
+        });
+        Ok(())
+    }
+
+    fn winograd(&self) -> Option<winograd::Shape> {
+        let fits = self.kernel == 3 && self.stride == 1 && self.padding == [(1, 1); 2];
+        fits.then_some(winograd::Shape { n: self.n, c_in: self.c_in, c_out: self.c_out, h: self.h, w: self.w })
+    }
+
+    fn check(
+        &self,
+        at: &'static str,
+        x: usize,
+        weight: usize,
+        y: (&'static str, usize),
+        bias: (&'static str, usize),
+    ) -> Result<()> {
+        let pixels = self.output_sides()?.iter().product::<usize>();
+        for (what, got) in [("c_in", self.c_in), ("c_out", self.c_out), ("h", self.h), ("w", self.w)] {
+            if got == 0 {
+                return Err(Error::Shape { what, expected: "at least 1".into(), got, at });
+            }
+        }
+        let lengths = [
+            ("x", x, self.n * self.c_in * self.h * self.w),
+            ("weight", weight, self.c_out * self.c_in * self.kernel * self.kernel),
+            (y.0, y.1, self.n * self.c_out * pixels),
+            (bias.0, bias.1, self.c_out),
+        ];
+        check_lengths(at, &lengths)
+    }
+}
+
+/// The sum of all numbers of some planes.
+struct Sum<I>(I);
+
+impl<'a, I: Iterator<Item = &'a [f32]>> Kernel for Sum<I> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        // One sum a plane: a single chain over the batch would lose digits.
+        let mut total = 0.0;
+        for plane in self.0 {
+            total += s.sum_of(plane);
+        }
+        total
+    }
+}
+
+#[cfg(test)]
+mod tests;
