@@ -36,6 +36,27 @@ impl Boundary {
     }
 }
 
+impl std::fmt::Display for Boundary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Circular => "circular",
+            Self::Reflect => "reflect",
+        })
+    }
+}
+
+impl std::str::FromStr for Boundary {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Circular, Self::Reflect].into_iter().find(|known| known.to_string() == name).ok_or_else(|| Error::Unknown {
+            kind: "boundary",
+            name: name.to_owned(),
+            known: vec!["circular".into(), "reflect".into()],
+        })
+    }
+}
+
 /// A convolution with any kernel.
 ///
 /// ```text

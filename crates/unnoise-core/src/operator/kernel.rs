@@ -21,9 +21,9 @@ pub fn gaussian_kernel(sigma: f64, size: usize) -> Result<Array1<f64>> {
     Ok(&kernel / kernel.sum())
 }
 
-/// The size at which a Gaussian's weights have fallen below e^-4.5, `2 ceil(3 sigma) + 1`.
+/// The size at which a Gaussian's weights have fallen below e^-4.5, `2 ceil(3 sigma) + 1`, at most 1023.
 pub fn gaussian_size(sigma: f64) -> usize {
-    2 * (3.0 * sigma).ceil() as usize + 1
+    2 * (3.0 * sigma).ceil().min((MAX_SIZE / 2) as f64) as usize + 1
 }
 
 /// The blur of a uniform linear motion over `length` pixels, at `angle` degrees counter-clockwise from the direction of the rows.

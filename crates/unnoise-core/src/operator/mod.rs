@@ -11,6 +11,7 @@ mod matrix;
 mod measurement;
 mod separable;
 mod solve;
+mod spec;
 
 use ndarray::{Array4, ArrayView1, Axis, CowArray, Ix2};
 
@@ -23,6 +24,7 @@ pub use mask::*;
 pub use measurement::*;
 pub use separable::*;
 pub use solve::*;
+pub use spec::*;
 
 use crate::{Batch, Error, Result, Shape, element_shape};
 

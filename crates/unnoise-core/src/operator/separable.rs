@@ -105,6 +105,27 @@ impl Downsampling {
     }
 }
 
+impl std::fmt::Display for Downsampling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Average => "average",
+            Self::Bicubic => "bicubic",
+        })
+    }
+}
+
+impl std::str::FromStr for Downsampling {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Average, Self::Bicubic].into_iter().find(|known| known.to_string() == name).ok_or_else(|| Error::Unknown {
+            kind: "kernel",
+            name: name.to_owned(),
+            known: vec!["average".into(), "bicubic".into()],
+        })
+    }
+}
+
 /// Keys' cubic with a = -1/2.
 fn keys(t: f64) -> f64 {
     let t = t.abs();
