@@ -1,2 +1,15 @@
-//! placeholder
+//! Networks as priors: the U-Net, its parameters and files, and its place behind [`unnoise_core::Denoiser`].
+//!
+//! Parameters are our own ([`Params`], numbers by name in PyTorch's layouts, as diffusers names them); [`burn`] gives tensors and
+//! automatic differentiation.
 #![forbid(unsafe_code)]
+
+mod error;
+mod files;
+pub mod ops;
+mod params;
+mod unet;
+
+pub use error::*;
+pub use params::*;
+pub use unet::*;

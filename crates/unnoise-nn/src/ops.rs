@@ -1,0 +1,87 @@
+//! The operations of the network on burn's tensors: the one place where they are chosen.
+//!
+//! Layouts are PyTorch's: images `[n, c, h, w]`, convolution weights `[out, in, kh, kw]`, linear weights `[out, in]`. Shapes are
+//! checked before the network runs; a mismatch here panics inside burn.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation;
+use burn::tensor::module;
+use burn::tensor::ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions};
+
+/// Zeros added before and after the rows and the columns of an image: `[(top, bottom), (left, right)]`.
+pub type Padding = [(usize, usize); 2];
+
+/// Correlation with `weight`, plus `bias`.
+///
+/// # Shapes
+/// `x [n, c, h, w]`, `weight [o, c, kh, kw]`, `bias [o]`; the result is `[n, o, (h + pads - kh) / stride + 1, ...]`.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: Padding) -> Tensor<4> {
+    let mut options = ConvOptions::new([stride; 2], [0, 0], [1, 1], 1);
+    options.padding = padding;
+    module::conv2d(x, weight, Some(bias), options)
+}
+
+/// Group normalisation over `c / groups` channels and all pixels, then a gain and an offset per channel.
+///
+/// ```text
+/// y = (x - mean) / sqrt(var + eps) * weight + bias        var with divisor N
+/// ```
+///
+/// # Reference
+/// Wu and He 2018, arXiv 1803.08494, eq. 1 with the sets of eq. 7.
+pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let x = x.reshape([n, groups, c / groups * h * w]);
+    let x = x.clone() - x.mean_dim(2);
+    let deviation = x.clone().square().mean_dim(2).add_scalar(eps).sqrt();
+    (x / deviation).reshape([n, c, h, w]) * weight.reshape([1, c, 1, 1]) + bias.reshape([1, c, 1, 1])
+}
+
+/// [`group_norm`], then [`silu`].
+pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+    silu(group_norm(x, weight, bias, groups, eps))
+}
+
+/// `x / (1 + exp(-x))`.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::silu(x)
+}
+
+/// `x weight^T + bias` along the last axis.
+///
+/// # Shapes
+/// `x [.., i]`, `weight [o, i]`, `bias [o]`; the result is `[.., o]`.
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
+    module::linear(x, weight.transpose(), Some(bias))
+}
+
+/// Scaled dot-product attention, head by head.
+///
+/// ```text
+/// softmax(q k^T / sqrt(d)) v        d = c / heads
+/// ```
+///
+/// # Shapes
+/// `q`, `k`, `v` and the result are `[n, length, c]`; head `i` owns the channels `i d .. (i + 1) d`.
+///
+/// # Reference
+/// Vaswani et al. 2017, arXiv 1706.03762, eq. 1.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [n, length, c] = q.dims();
+    let split = |x: Tensor<3>| x.reshape([n, length, heads, c / heads]).swap_dims(1, 2);
+    let scale = 1.0 / ((c / heads) as f64).sqrt();
+    let weights = activation::softmax(split(q).mul_scalar(scale).matmul(split(k).swap_dims(2, 3)), 3);
+    weights.matmul(split(v)).swap_dims(1, 2).reshape([n, length, c])
+}
+
+/// Every pixel becomes a 2x2 square of itself.
+pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
+    module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]))
+}
+
+/// The mean of every 2x2 square.
+pub fn avg_pool2(x: Tensor<4>) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    debug_assert!(n * c > 0 && h % 2 == 0 && w % 2 == 0, "even sides are checked at the door");
+    module::avg_pool2d(x, AvgPoolOptions::new([2, 2]).with_stride([2, 2]))
+}

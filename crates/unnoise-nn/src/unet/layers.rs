@@ -1,0 +1,169 @@
+//! Layers that own their tensors, and the one walk that names, checks and loads them.
+
+use std::fmt::Display;
+
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+
+use crate::{Params, Shapes, ops};
+
+/// A tensor whose gradient can be asked for.
+pub(super) enum Leaf {
+    Vector(Tensor<1>),
+    Matrix(Tensor<2>),
+    Kernel(Tensor<4>),
+}
+
+impl Leaf {
+    /// The gradient as a row-major vector; nothing if the tensor did not take part.
+    pub(super) fn gradient(&self, gradients: &Gradients) -> Option<Vec<f32>> {
+        let data = match self {
+            Self::Vector(t) => t.grad(gradients)?.into_data(),
+            Self::Matrix(t) => t.grad(gradients)?.into_data(),
+            Self::Kernel(t) => t.grad(gradients)?.into_data(),
+        };
+        Some(data.try_to_vec().expect("the network computes in f32"))
+    }
+}
+
+impl From<Tensor<1>> for Leaf {
+    fn from(t: Tensor<1>) -> Self {
+        Self::Vector(t)
+    }
+}
+
+impl From<Tensor<2>> for Leaf {
+    fn from(t: Tensor<2>) -> Self {
+        Self::Matrix(t)
+    }
+}
+
+impl From<Tensor<4>> for Leaf {
+    fn from(t: Tensor<4>) -> Self {
+        Self::Kernel(t)
+    }
+}
+
+/// Where tensors come from while a network is built.
+pub(super) struct Source<'a> {
+    /// The parameters; without them, tensors are placeholders and the walk only records names and shapes.
+    params: Option<&'a Params>,
+    device: Device,
+    trained: bool,
+    pub(super) shapes: Shapes,
+    pub(super) leaves: Vec<(String, Leaf)>,
+}
+
+impl<'a> Source<'a> {
+    /// Records names and shapes.
+    pub(super) fn recorder() -> Self {
+        Self { params: None, device: Device::flex(), trained: false, shapes: Shapes::new(), leaves: Vec::new() }
+    }
+
+    /// Loads parameters that were checked against a recording.
+    pub(super) fn loader(params: &'a Params, device: &Device, trained: bool) -> Self {
+        let device = if trained { device.clone().autodiff() } else { device.clone().without_autodiff() };
+        Self { params: Some(params), device, trained, shapes: Shapes::new(), leaves: Vec::new() }
+    }
+
+    pub(super) fn root(&mut self) -> Builder<'_, 'a> {
+        Builder { source: self, prefix: String::new() }
+    }
+}
+
+/// Names the tensors below one point of the tree.
+pub(super) struct Builder<'s, 'a> {
+    source: &'s mut Source<'a>,
+    prefix: String,
+}
+
+impl<'a> Builder<'_, 'a> {
+    /// The builder of a child: `at("a").at(1)` names `a.1.`.
+    pub(super) fn at(&mut self, name: impl Display) -> Builder<'_, 'a> {
+        Builder { prefix: format!("{}{name}.", self.prefix), source: self.source }
+    }
+
+    /// The tensor of this name and shape.
+    pub(super) fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D>
+    where
+        Leaf: From<Tensor<D>>,
+    {
+        let name = format!("{}{name}", self.prefix);
+        let Some(params) = self.source.params else {
+            self.source.shapes.insert(name, shape.to_vec());
+            return Tensor::zeros([1; D], &self.source.device);
+        };
+        let values = params.get(&name).expect("checked against the recorded shapes").values.clone();
+        let tensor = Tensor::from_data(TensorData::new(values, shape), &self.source.device);
+        if !self.source.trained {
+            return tensor;
+        }
+        let tensor = tensor.require_grad();
+        self.source.leaves.push((name, tensor.clone().into()));
+        tensor
+    }
+}
+
+/// A convolution.
+pub(super) struct Conv {
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    stride: usize,
+    padding: ops::Padding,
+}
+
+impl Conv {
+    pub(super) fn new(b: &mut Builder, name: &str, c_in: usize, c_out: usize, side: usize) -> Self {
+        let mut b = b.at(name);
+        let weight = b.tensor("weight", [c_out, c_in, side, side]);
+        Self { weight, bias: b.tensor("bias", [c_out]), stride: 1, padding: [(side / 2, side / 2); 2] }
+    }
+
+    pub(super) fn with(self, stride: usize, padding: ops::Padding) -> Self {
+        Self { stride, padding, ..self }
+    }
+
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::conv2d(x, self.weight.clone(), self.bias.clone(), self.stride, self.padding)
+    }
+}
+
+/// A linear map with an offset.
+pub(super) struct Linear {
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+}
+
+impl Linear {
+    pub(super) fn new(b: &mut Builder, name: &str, c_in: usize, c_out: usize) -> Self {
+        let mut b = b.at(name);
+        Self { weight: b.tensor("weight", [c_out, c_in]), bias: b.tensor("bias", [c_out]) }
+    }
+
+    pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::linear(x, self.weight.clone(), self.bias.clone())
+    }
+}
+
+/// A group normalisation.
+pub(super) struct Norm {
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+}
+
+impl Norm {
+    pub(super) fn new(b: &mut Builder, name: &str, channels: usize, groups: usize, eps: f64) -> Self {
+        let mut b = b.at(name);
+        Self { weight: b.tensor("weight", [channels]), bias: b.tensor("bias", [channels]), groups, eps }
+    }
+
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::group_norm(x, self.weight.clone(), self.bias.clone(), self.groups, self.eps)
+    }
+
+    /// The normalisation followed by `silu`, in one operation.
+    pub(super) fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::group_norm_silu(x, self.weight.clone(), self.bias.clone(), self.groups, self.eps)
+    }
+}
