@@ -166,12 +166,13 @@ impl Table {
         low + (high - low) * (timestep - below as f64)
     }
 
-    /// The fractional timestep of a `sigma / alpha`: its logarithm is linear between the steps.
+    /// The fractional timestep of a `sigma / alpha`: its logarithm is linear between the steps. A zero-SNR table, cut to 4096 at its
+    /// end, is not sorted: diffusers takes the last step that lies below.
     fn timestep_of(&self, sigma_edm: f64) -> f64 {
         let log = |k: usize| f64::from(f64::from(self.sigma_edm[k]).ln() as f32);
-        let above = self.sigma_edm.partition_point(|&sigma| f64::from(sigma) <= sigma_edm);
-        let low = above.saturating_sub(1).min(self.len() - 2);
-        let weight = ((sigma_edm.max(1e-10).ln() - log(low)) / (log(low + 1) - log(low))).clamp(0.0, 1.0);
+        let target = sigma_edm.max(1e-10).ln();
+        let low = (0..self.len()).rfind(|&k| log(k) <= target).unwrap_or(0).min(self.len() - 2);
+        let weight = ((target - log(low)) / (log(low + 1) - log(low))).clamp(0.0, 1.0);
         (1.0 - weight) * low as f64 + weight * (low + 1) as f64
     }
 }
@@ -248,10 +249,15 @@ impl Plan<'_> {
             (Class::Euler, Some("sigma_min")) => self.table.level_of_sigma(0.0, f64::from(self.table.sigma_edm[0])),
             _ => Level::CLEAN,
         });
-        let first = levels[0];
-        // The state of Euler and Heun is x / alpha, with the start's scale `sigma_max` or, on a leading grid, `sqrt(sigma_max^2 + 1)`.
-        let is_scaled = self.class != Class::DpmSolver && self.linear != Spacing::Leading;
-        Ok(Grid { start: if is_scaled { first.sigma } else { 1.0 }, ..Grid::through(&levels) })
+        // The state of Euler and Heun is x / alpha. They scale the start by the largest sigma, and on a leading grid as if it held
+        // unit-variance images too; DPM-Solver does not scale it.
+        let largest = levels.iter().fold(0.0, |most: f64, level| most.max(level.sigma_edm()));
+        let start = match (self.class, self.linear) {
+            (Class::DpmSolver, _) => 1.0,
+            (_, Spacing::Leading) => levels[0].alpha * largest.hypot(1.0),
+            _ => levels[0].alpha * largest,
+        };
+        Ok(Grid { start, ..Grid::through(&levels) })
     }
 
     /// `sigma / alpha` at the ends of the table.

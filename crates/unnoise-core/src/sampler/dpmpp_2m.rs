@@ -40,7 +40,7 @@ impl Sampler for DpmPp2m {
             // 1 / h_0 = 0 after a start without signal; a step of no length has nothing to extrapolate from.
             let h_0 = (before.sigma_edm() / from.sigma_edm()).ln();
             let weight = -ratio.ln() / (2.0 * h_0);
-            (h_0 > 0.0).then(|| combine(1.0 + weight, &x0, -weight, &x0_before))
+            (h_0 != 0.0).then(|| combine(1.0 + weight, &x0, -weight, &x0_before))
         });
         let next = combine(to.sigma / from.sigma, x, to.alpha * (1.0 - ratio), extrapolated.as_ref().unwrap_or(&x0));
         self.previous = Some((from, x0.clone()));

@@ -92,7 +92,7 @@ pub trait Sampler {
 /// Runs `sampler` over `grid` from the state `x`.
 ///
 /// # Errors
-/// [`Error::Argument`] for a grid that is empty or does not fall, [`Error::Stopped`] when `observer` breaks,
+/// [`Error::Argument`] for a grid that [`Grid::check`] refuses, [`Error::Stopped`] when `observer` breaks,
 /// [`Error::NotFinite`] when a sample leaves the finite numbers, and those of the sampler and the denoiser.
 pub fn sample(
     sampler: &mut dyn Sampler,

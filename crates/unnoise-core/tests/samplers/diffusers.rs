@@ -139,7 +139,7 @@ fn is_documented_deviation(case: &Case) -> bool {
 /// Every name on every grid and every configuration, to 1e-4 of the largest number: what is left is float32 in diffusers.
 #[test]
 fn agrees_with_diffusers() {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("fixtures/samplers.json")).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../fixtures/samplers.json")).unwrap();
     assert!(cases.len() > 300);
     let mut worst: f64 = 0.0;
     let mut failures = Vec::new();

@@ -1,0 +1,101 @@
+//! The samplers' proofs: exact moments, order of convergence, equivalences, and diffusers' own results.
+
+mod diffusers;
+mod moments;
+mod order;
+mod table;
+
+use std::sync::Arc;
+
+use ndarray::{Array4, array};
+use unnoise_core::{
+    Batch, Churn, CosineSchedule, Ddim, Ddpm, Denoiser, DiscreteSchedule, DpmPp2m, Edm, EdmSchedule, Euler, Gaussian,
+    GaussianMixture, Grid, Heun, Level, Noise, Oracle, Purpose, RectifiedFlowSchedule, Sampler, Schedule, Shape, Variance,
+    VeSchedule, VpSchedule, sample, unobserved,
+};
+
+const D: usize = 3;
+const SHAPE: Shape = [1, 1, D];
+
+/// A correlated Gaussian.
+fn gaussian() -> Gaussian {
+    let covariance = array![[0.5, 0.2, -0.1], [0.2, 0.3, 0.05], [-0.1, 0.05, 0.2]];
+    Gaussian::new(&[0.4, -0.2, 0.1], &covariance, SHAPE).unwrap()
+}
+
+/// Two correlated Gaussians that overlap.
+fn mixture() -> GaussianMixture {
+    let other = array![[0.1, -0.04, 0.0], [-0.04, 0.2, 0.03], [0.0, 0.03, 0.15]];
+    let components = vec![gaussian(), Gaussian::new(&[-0.7, 0.5, -0.3], &other, SHAPE).unwrap()];
+    GaussianMixture::new(&[0.6, 0.4], components).unwrap()
+}
+
+fn vp() -> Arc<dyn Schedule> {
+    Arc::new(VpSchedule::new(0.1, 20.0).unwrap())
+}
+
+/// Every kind of schedule.
+fn schedules() -> Vec<(&'static str, Arc<dyn Schedule>)> {
+    let linear = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
+    let zero_snr = linear.with_zero_terminal_snr().unwrap();
+    vec![
+        ("ddpm linear", Arc::new(linear)),
+        ("ddpm linear, zero SNR", Arc::new(zero_snr)),
+        ("ddpm scaled linear", Arc::new(DiscreteSchedule::scaled_linear(1000, 0.00085, 0.012).unwrap())),
+        ("ddpm cosine", Arc::new(DiscreteSchedule::squaredcos_cap_v2(1000).unwrap())),
+        ("cosine", Arc::new(CosineSchedule)),
+        ("vp", vp()),
+        ("ve", Arc::new(VeSchedule::new(0.01, 50.0).unwrap())),
+        ("edm", Arc::new(EdmSchedule::new(0.002, 80.0, 7.0).unwrap())),
+        ("rectified flow", Arc::new(RectifiedFlowSchedule)),
+    ]
+}
+
+/// `n` steps of equal length in `log(sigma / alpha)` from 20 down to 0.05, variance-preserving, without a step to zero.
+fn smooth_grid(n: usize) -> Grid {
+    let (top, bottom) = (20f64.ln(), 0.05f64.ln());
+    let level = |i: usize| {
+        let sigma_edm = (top + (bottom - top) * i as f64 / n as f64).exp();
+        let alpha = 1.0 / 1f64.hypot(sigma_edm);
+        Level { t: vp().t_from_sigma_edm(sigma_edm), alpha, sigma: alpha * sigma_edm }
+    };
+    Grid::through(&(0..=n).map(level).collect::<Vec<_>>())
+}
+
+/// Churn at every level, with noise of the announced size.
+const CHURN: Churn = Churn { amount: 20.0, sigma_min: 0.0, sigma_max: f64::INFINITY, inflation: 1.0 };
+/// No churn.
+const CALM: Churn = Churn { amount: 0.0, ..CHURN };
+
+/// The samplers in every mode that differs in its mathematics.
+fn modes() -> Vec<(&'static str, Box<dyn Sampler>)> {
+    vec![
+        ("ddpm, fixed small", Box::new(Ddpm { variance: Variance::FixedSmall, clip: None })),
+        ("ddpm, fixed large", Box::new(Ddpm { variance: Variance::FixedLarge, clip: None })),
+        ("ddim, eta 0", Box::new(Ddim { eta: 0.0, clip: None })),
+        ("ddim, eta 0.5", Box::new(Ddim { eta: 0.5, clip: None })),
+        ("ddim, eta 1", Box::new(Ddim { eta: 1.0, clip: None })),
+        ("euler", Box::new(Euler)),
+        ("heun", Box::new(Heun::default())),
+        ("edm, no churn", Box::new(Edm { churn: CALM })),
+        ("edm, churn 20", Box::new(Edm { churn: CHURN })),
+        ("dpmpp-2m", Box::<DpmPp2m>::default()),
+    ]
+}
+
+fn oracle(schedule: Arc<dyn Schedule>) -> Oracle<Gaussian> {
+    Oracle::new(gaussian(), schedule)
+}
+
+fn run(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, x: Batch, noise: &mut dyn Noise) -> Batch {
+    sample(sampler, denoiser, grid, x, noise, &mut unobserved).unwrap()
+}
+
+/// No noise anywhere.
+struct Silence;
+
+impl Noise for Silence {
+    fn normal(&mut self, _: usize, _: Purpose, n: usize, [c, h, w]: Shape) -> Batch {
+        Array4::zeros((n, c, h, w))
+    }
+}

@@ -1,0 +1,99 @@
+//! The order of convergence of the deterministic samplers in double precision.
+//!
+//! The coordinate of the grid is `log(sigma / alpha)`, from 20 to 0.05 in N equal steps (`smooth_grid`), and there is no step to zero.
+//! Global error is `C N^-p` with
+//! - `p = 1` for DDIM with eta 0 and Euler: Euler's method for `d(x / alpha) / d(sigma / alpha) = eps`;
+//! - `p = 2` for Heun and EDM without churn: the trapezium of the same;
+//! - `p = 2` for DPM-Solver++(2M): its local error is the third order term of the linear extrapolation of x0 in lambda, and its first
+//!   step, of first order, has a local error of second order that occurs once.
+
+use ndarray::Zip;
+use unnoise_core::{Batch, Denoiser, ExactPrior, Level, Noise, Oracle, Purpose, Sampler, Scales, Streams};
+
+use super::{SHAPE, Silence, gaussian, mixture, modes, run, smooth_grid, vp};
+
+const SAMPLES: usize = 16;
+const DETERMINISTIC: [(&str, f64); 5] =
+    [("ddim, eta 0", 1.0), ("euler", 1.0), ("heun", 2.0), ("edm, no churn", 2.0), ("dpmpp-2m", 2.0)];
+
+/// The flow's end from `x` at the top of `smooth_grid`, by 8000 classical Runge-Kutta steps in `log(sigma / alpha)`.
+fn reference<P: ExactPrior>(prior: &P, x: &Batch) -> Batch {
+    let grid = smooth_grid(1);
+    let (top, bottom) = (grid.steps[0].from, grid.steps[0].to);
+    let steps = 8000;
+    let h = (bottom.sigma_edm() / top.sigma_edm()).ln() / f64::from(steps);
+    // u = x / alpha solves du / dlog s = u - E[x0 | u].
+    let slope = |u: &Batch, log: f64| u - &prior.linearize(u, Scales { alpha: 1.0, sigma: log.exp() }).unwrap().x0_hat;
+    let mut u = x / top.alpha;
+    for i in 0..steps {
+        let log = top.sigma_edm().ln() + h * f64::from(i);
+        let k1 = slope(&u, log);
+        let k2 = slope(&(&u + &(&k1 * (0.5 * h))), log + 0.5 * h);
+        let k3 = slope(&(&u + &(&k2 * (0.5 * h))), log + 0.5 * h);
+        let k4 = slope(&(&u + &(&k3 * h)), log + h);
+        u = u + (k1 + (k2 + k3) * 2.0 + k4) * (h / 6.0);
+    }
+    u * bottom.alpha
+}
+
+fn start(level: Level) -> Batch {
+    Streams::new(5, 0..SAMPLES as u32).normal(0, Purpose::Start, SAMPLES, SHAPE) * level.sigma
+}
+
+fn rms(a: &Batch, b: &Batch) -> f64 {
+    (Zip::from(a).and(b).fold(0.0, |sum, a, b| sum + (a - b).powi(2)) / a.len() as f64).sqrt()
+}
+
+/// The slopes of log error between successive N.
+fn slopes(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, end: &Batch) -> (Vec<f64>, f64) {
+    let errors: Vec<f64> = [64, 128, 256, 512]
+        .into_iter()
+        .map(|n| {
+            let grid = smooth_grid(n);
+            rms(&run(sampler, denoiser, &grid, start(grid.steps[0].from), &mut Silence), end)
+        })
+        .collect();
+    (errors.windows(2).map(|pair| (pair[0] / pair[1]).log2()).collect(), errors[3])
+}
+
+fn show<P: ExactPrior>(prior_name: &str, prior: P) -> Vec<String> {
+    let end = reference(&prior, &start(smooth_grid(1).steps[0].from));
+    let denoiser = Oracle::new(prior, vp());
+    let mut failures = Vec::new();
+    for (name, mut sampler) in modes() {
+        let Some((_, order)) = DETERMINISTIC.into_iter().find(|(deterministic, _)| *deterministic == name) else { continue };
+        let (slopes, error) = slopes(sampler.as_mut(), &denoiser, &end);
+        println!("| {name} | {prior_name} | {order} | {:.3} {:.3} {:.3} | {error:.1e} |", slopes[0], slopes[1], slopes[2]);
+        if (slopes[2] - order).abs() > 0.1 {
+            failures.push(format!("{name} on the {prior_name}: slope {:.3} instead of {order}", slopes[2]));
+        }
+    }
+    failures
+}
+
+/// Prints the documentation's table under `--nocapture`.
+#[test]
+fn global_error_falls_with_the_derived_order() {
+    println!("| sampler | prior | order | slopes, N = 64 to 128 to 256 to 512 | RMS error at 512 |\n|---|---|---|---|---|");
+    let mut failures = show("Gaussian", gaussian());
+    failures.extend(show("mixture", mixture()));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The reference itself, against the Gaussian's closed-form flow: along an axis of variance `l`, `x / alpha - mu` is proportional
+/// to `sqrt(l + s^2)`.
+#[test]
+fn the_reference_is_the_exact_flow() {
+    let prior =
+        unnoise_core::Gaussian::new(&[0.3; 3], &ndarray::Array2::from_diag(&ndarray::array![0.5, 0.02, 1.5]), SHAPE).unwrap();
+    let grid = smooth_grid(1);
+    let (top, bottom) = (grid.steps[0].from, grid.steps[0].to);
+    let x = start(top);
+    let end = reference(&prior, &x);
+    for ((row, _, _, k), value) in end.indexed_iter() {
+        let variance: f64 = [0.5, 0.02, 1.5][k];
+        let grows = ((variance + bottom.sigma_edm().powi(2)) / (variance + top.sigma_edm().powi(2))).sqrt();
+        let exact = bottom.alpha * (0.3 + grows * (x[[row, 0, 0, k]] / top.alpha - 0.3));
+        assert!((value - exact).abs() < 1e-11, "{value} {exact}");
+    }
+}
