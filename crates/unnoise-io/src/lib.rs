@@ -6,15 +6,23 @@
 #![forbid(unsafe_code)]
 
 mod atomic;
+mod dataset;
 mod error;
 mod image;
 mod limits;
+mod log;
+mod measurement;
 mod npy;
+mod out_dir;
 mod picture;
 
 pub use atomic::*;
+pub use dataset::*;
 pub use error::*;
 pub use image::*;
 pub use limits::*;
+pub use log::*;
+pub use measurement::*;
 pub use npy::*;
+pub use out_dir::*;
 pub use picture::*;
