@@ -13,6 +13,7 @@
 mod batch;
 mod denoiser;
 mod error;
+mod metric;
 mod noise;
 mod observer;
 mod operator;
@@ -27,6 +28,7 @@ mod tweedie;
 pub use batch::*;
 pub use denoiser::*;
 pub use error::*;
+pub use metric::*;
 pub use noise::*;
 pub use observer::*;
 pub use operator::*;

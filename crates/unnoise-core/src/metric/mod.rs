@@ -1,0 +1,14 @@
+//! Numbers that say how good an image, or a set of posterior samples, is.
+
+mod image;
+mod measurement;
+mod ranks;
+mod sliced_wasserstein;
+
+#[cfg(test)]
+mod tests;
+
+pub use image::{psnr, ssim};
+pub use measurement::chi_square;
+pub use ranks::{Coverage, Ranks};
+pub use sliced_wasserstein::sliced_wasserstein;
