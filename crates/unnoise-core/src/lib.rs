@@ -10,6 +10,7 @@
 //! double precision keeps its error out of every comparison.
 #![forbid(unsafe_code)]
 
+mod baseline;
 mod batch;
 mod denoiser;
 mod error;
@@ -25,6 +26,7 @@ mod sampler;
 mod schedule;
 mod tweedie;
 
+pub use baseline::*;
 pub use batch::*;
 pub use denoiser::*;
 pub use error::*;

@@ -111,8 +111,8 @@ pub trait Operator: Send + Sync {
 /// `[n, 1, 1, m]` on the measurement's side; coefficient `i` of both belongs to `singular_values()[i]`, and those beyond the
 /// `min(m, d)` singular values belong to none.
 pub trait Svd: Send + Sync {
-    /// The `min(m, d)` singular values, not necessarily sorted. Those of at most `max(m, d)` times the double precision's epsilon
-    /// times the largest are exactly 0, and so they are in the pseudo-inverse.
+    /// The `min(m, d)` singular values, not necessarily sorted. Those of the size of rounding, at most `max(m, d)` times the double
+    /// precision's epsilon times the matrix's norm, are exactly 0, and so they are in the pseudo-inverse.
     fn singular_values(&self) -> &[f64];
     /// `V^T x`.
     fn v_transpose(&self, x: &Batch) -> Batch;

@@ -1,6 +1,7 @@
 //! What every operator must satisfy, over one table of operators.
 
 use ndarray::Array2;
+use proptest::prelude::{ProptestConfig, proptest};
 
 use super::*;
 use crate::{Noise, Purpose, Streams, dot};
@@ -60,42 +61,70 @@ fn assert_close(a: &Batch, b: &Batch, tolerance: f64, what: &str, op: &dyn Opera
     assert!(error <= tolerance, "{what} of {}: {error:e}", op.spec());
 }
 
+fn check_adjoint(op: &dyn Operator) {
+    let (x, y) = (noise(op.input_shape(), 3, 10), noise(op.output_shape(), 3, 11));
+    for (a, b) in dot(&op.forward(&x), &y).into_iter().zip(dot(&x, &op.adjoint(&y))) {
+        assert!((a - b).abs() <= 1e-12 * (1.0 + a.abs()), "{}: {a} and {b}", op.spec());
+    }
+}
+
+fn check_svd(op: &dyn Operator) {
+    let Some(svd) = op.svd() else { return };
+    let (m, d) = (op.measured(), op.input_shape().iter().product::<usize>());
+    let (x, y) = (noise(op.input_shape(), 3, 20), noise(op.output_shape(), 3, 21));
+    assert_eq!(svd.singular_values().len(), m.min(d), "{}", op.spec());
+
+    // Orthonormal: V V^T = I and V^T V = I, and so for U.
+    let (v_hat, u_hat) = (noise([1, 1, d], 3, 22), noise([1, 1, m], 3, 23));
+    assert_close(&svd.v(&svd.v_transpose(&x)), &x, 1e-12, "V V^T", op);
+    assert_close(&svd.v_transpose(&svd.v(&v_hat)), &v_hat, 1e-12, "V^T V", op);
+    assert_close(&svd.u(&svd.u_transpose(&y)), &y, 1e-12, "U U^T", op);
+    assert_close(&svd.u_transpose(&svd.u(&u_hat)), &u_hat, 1e-12, "U^T U", op);
+    for (a, b) in crate::norm_sq(&svd.v(&v_hat)).into_iter().zip(crate::norm_sq(&v_hat)) {
+        assert!((a - b).abs() < 1e-11 * b, "V keeps norms: {}", op.spec());
+    }
+
+    // A = U S V^T.
+    let x_hat = svd.v_transpose(&x);
+    let mut y_hat = Array4::zeros((3, 1, 1, m));
+    for (i, s) in svd.singular_values().iter().enumerate() {
+        (0..3).for_each(|n| y_hat[[n, 0, 0, i]] = s * x_hat[[n, 0, 0, i]]);
+    }
+    let scale = svd.singular_values().iter().fold(1.0, |a: f64, s| a.max(*s));
+    assert_close(&svd.u(&y_hat), &op.forward(&x), 1e-12 * scale, "U S V^T", op);
+}
+
 #[test]
 fn the_adjoint_is_the_adjoint() {
-    for op in all() {
-        let (x, y) = (noise(op.input_shape(), 3, 10), noise(op.output_shape(), 3, 11));
-        for (a, b) in dot(&op.forward(&x), &y).into_iter().zip(dot(&x, &op.adjoint(&y))) {
-            assert!((a - b).abs() <= 1e-12 * (1.0 + a.abs()), "{}: {a} and {b}", op.spec());
-        }
-    }
+    all().iter().for_each(|op| check_adjoint(&**op));
 }
 
 #[test]
 fn the_svd_is_the_svd() {
-    for op in all() {
-        let Some(svd) = op.svd() else { continue };
-        let op = &*op;
-        let (m, d) = (op.measured(), op.input_shape().iter().product::<usize>());
-        let (x, y) = (noise(op.input_shape(), 3, 20), noise(op.output_shape(), 3, 21));
-        assert_eq!(svd.singular_values().len(), m.min(d), "{}", op.spec());
+    all().iter().for_each(|op| check_svd(&**op));
+}
 
-        // Orthonormal: V V^T = I and V^T V = I, and so for U.
-        let (v_hat, u_hat) = (noise([1, 1, d], 3, 22), noise([1, 1, m], 3, 23));
-        assert_close(&svd.v(&svd.v_transpose(&x)), &x, 1e-12, "V V^T", op);
-        assert_close(&svd.v_transpose(&svd.v(&v_hat)), &v_hat, 1e-12, "V^T V", op);
-        assert_close(&svd.u(&svd.u_transpose(&y)), &y, 1e-12, "U U^T", op);
-        assert_close(&svd.u_transpose(&svd.u(&u_hat)), &u_hat, 1e-12, "U^T U", op);
-        for (a, b) in crate::norm_sq(&svd.v(&v_hat)).into_iter().zip(crate::norm_sq(&v_hat)) {
-            assert!((a - b).abs() < 1e-11 * b, "V keeps norms: {}", op.spec());
-        }
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
-        // A = U S V^T.
-        let x_hat = svd.v_transpose(&x);
-        let mut y_hat = Array4::zeros((3, 1, 1, m));
-        for (i, s) in svd.singular_values().iter().enumerate() {
-            (0..3).for_each(|n| y_hat[[n, 0, 0, i]] = s * x_hat[[n, 0, 0, i]]);
+    #[test]
+    fn operators_of_any_shape(shape in [1..4_usize, 1..10_usize, 1..10_usize], [kh, kw] in [1..8_usize, 1..8_usize], seed in 0..1000_u64) {
+        let [c, h, w] = shape;
+        let size = 2 * (kh / 2) + 1;
+        let ops: Vec<Box<dyn Operator>> = vec![
+            Box::new(Identity::new(shape)),
+            Box::new(Mask::random(1.0 / (1.0 + (seed % 7) as f64).min((h * w) as f64), seed, shape).unwrap()),
+            Box::new(convolution([kh, kw], Boundary::Circular, shape)),
+            Box::new(convolution([kh, kw], Boundary::Reflect, shape)),
+            Box::new(Separable::new(c, matrix(kh, h, seed), matrix(kw, w, seed + 1), "any").unwrap()),
+            Box::new(Separable::blur(&gaussian_kernel(0.5 * kw as f64, size).unwrap(), Boundary::Reflect, shape, "blur").unwrap()),
+            Box::new(Separable::downsample(kh, Downsampling::Average, [c, h * kh, w * kh], "average").unwrap()),
+            Box::new(Separable::downsample(kw, Downsampling::Bicubic, [c, h * kw, w * kw], "bicubic").unwrap()),
+        ];
+        for op in ops {
+            check_adjoint(&*op);
+            check_svd(&*op);
         }
-        assert_close(&svd.u(&y_hat), &op.forward(&x), 1e-12, "U S V^T", op);
     }
 }
 
