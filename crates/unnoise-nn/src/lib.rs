@@ -4,12 +4,16 @@
 //! automatic differentiation.
 #![forbid(unsafe_code)]
 
+mod denoiser;
 mod error;
 mod files;
+mod model;
 pub mod ops;
 mod params;
 mod unet;
 
+pub use denoiser::*;
 pub use error::*;
+pub use model::*;
 pub use params::*;
 pub use unet::*;

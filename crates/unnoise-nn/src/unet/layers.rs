@@ -14,6 +14,14 @@ pub(super) enum Leaf {
 }
 
 impl Leaf {
+    pub(super) fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Vector(t) => t.dims().to_vec(),
+            Self::Matrix(t) => t.dims().to_vec(),
+            Self::Kernel(t) => t.dims().to_vec(),
+        }
+    }
+
     /// The gradient as a row-major vector; nothing if the tensor did not take part.
     pub(super) fn gradient(&self, gradients: &Gradients) -> Option<Vec<f32>> {
         let data = match self {

@@ -24,10 +24,11 @@ pub enum Tracking {
 }
 
 /// How class labels enter.
+#[expect(clippy::large_enum_variant, reason = "there is one for each network")]
 enum ClassLayer {
     None,
     Table(Tensor<2>),
-    Timestep(Box<TimeEmbedding>),
+    Timestep(TimeEmbedding),
     Identity,
 }
 
@@ -87,9 +88,7 @@ impl Unet {
         let class_embedding = match (config.class_embed_type, config.num_class_embeds) {
             (None, None) => ClassLayer::None,
             (None, Some(classes)) => ClassLayer::Table(b.at("class_embedding").tensor("weight", [classes, time])),
-            (Some(ClassEmbedding::Timestep), _) => {
-                ClassLayer::Timestep(Box::new(TimeEmbedding::new(b, "class_embedding", first, time)))
-            }
+            (Some(ClassEmbedding::Timestep), _) => ClassLayer::Timestep(TimeEmbedding::new(b, "class_embedding", first, time)),
             (Some(ClassEmbedding::Identity), _) => ClassLayer::Identity,
         };
         let conv_in = Conv::new(b, "conv_in", config.in_channels, first, 3);
@@ -191,11 +190,11 @@ impl Unet {
         if self.leaves.is_empty() {
             return Err(Error::argument("the network's tracking", "Trained", Tracking::Frozen, "Unet::gradients"));
         }
-        let mut params = Params::zeros(&Self::shapes(&self.config)?);
+        let mut params = Params::new();
         for (name, leaf) in &self.leaves {
-            if let (Some(values), Some(parameter)) = (leaf.gradient(gradients), params.get_mut(name)) {
-                parameter.values = values;
-            }
+            let shape = leaf.shape();
+            let values = leaf.gradient(gradients).unwrap_or_else(|| vec![0.0; shape.iter().product()]);
+            params.insert(name.clone(), shape, values)?;
         }
         Ok(params)
     }

@@ -1,0 +1,206 @@
+//! The U-Net behind the seam.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use ndarray::{Axis, Slice};
+use unnoise_core::{Batch, Conversion, Denoiser, Level, Linearized, Prediction, Schedule, Shape, check_shape, element_shape};
+
+use crate::{Error, Result, Unet};
+
+/// How many images enter the network at once unless said otherwise.
+pub const DEFAULT_CHUNK: usize = 64;
+
+/// A U-Net as a prior: its prediction becomes the posterior mean.
+///
+/// ```text
+/// timestep = t T - 1        so that step k of T, t = (k + 1) / T, is the network's timestep k
+/// x0_hat   = a x_t + b f(x_t, timestep)        J^T v = a v + b (df/dx_t)^T v        a, b of Conversion
+/// ```
+///
+/// The network computes in f32 and the rest in f64. Of a network that learns its variance (2 C channels out) the first C are used.
+pub struct UnetDenoiser {
+    unet: Unet,
+    schedule: Arc<dyn Schedule>,
+    prediction: Prediction,
+    steps: f64,
+    label: Option<usize>,
+    chunk: usize,
+}
+
+/// A forward pass that can still be differentiated, once.
+struct Graph {
+    input: Tensor<4>,
+    output: Tensor<4>,
+}
+
+impl UnetDenoiser {
+    /// The prior of a network that was trained to give `prediction` on `schedule`; a schedule without steps counts as 1000.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a network whose output has neither as many channels as its input nor twice as many.
+    pub fn new(unet: Unet, schedule: Arc<dyn Schedule>, prediction: Prediction) -> Result<Self> {
+        let (c_in, c_out) = (unet.config().in_channels, unet.config().out_channels);
+        if c_out != c_in && c_out != 2 * c_in {
+            return Err(Error::argument("out_channels", format!("{c_in} or {}", 2 * c_in), c_out, "UnetDenoiser::new"));
+        }
+        let steps = schedule.steps().unwrap_or(1000) as f64;
+        Ok(Self { unet, schedule, prediction, steps, label: None, chunk: DEFAULT_CHUNK })
+    }
+
+    /// The same prior, conditioned on a class.
+    pub fn with_label(self, label: Option<usize>) -> Self {
+        Self { label, ..self }
+    }
+
+    /// The same prior, with at most `chunk` images (at least one) in the network at once.
+    pub fn with_chunk(self, chunk: usize) -> Self {
+        Self { chunk: chunk.max(1), ..self }
+    }
+
+    /// The network.
+    pub fn unet(&self) -> &Unet {
+        &self.unet
+    }
+
+    /// What the network predicts.
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
+    }
+
+    /// The network's timestep at time `t`; fractional between the training grid's.
+    pub fn timestep(&self, t: f64) -> f64 {
+        t * self.steps - 1.0
+    }
+
+    /// The network's raw output, all channels.
+    ///
+    /// # Errors
+    /// As [`Unet::forward`].
+    pub fn predict(&self, x: &Batch, timestep: f64, label: Option<usize>) -> Result<Batch> {
+        let channels = self.unet.config().out_channels;
+        self.by_chunks(x, channels, |part| self.run(self.to_tensor(part, false), timestep, label))
+    }
+
+    fn run(&self, x: Tensor<4>, timestep: f64, label: Option<usize>) -> Result<Tensor<4>> {
+        let n = x.dims()[0];
+        self.unet.forward(x, &vec![timestep; n], label.map(|label| vec![label; n]).as_deref())
+    }
+
+    /// Applies `f` to at most `chunk` images at a time.
+    fn by_chunks(&self, x: &Batch, channels: usize, mut f: impl FnMut(&Batch) -> Result<Tensor<4>>) -> Result<Batch> {
+        let (n, _, h, w) = x.dim();
+        let mut result = Batch::zeros((n, channels, h, w));
+        for start in (0..n).step_by(self.chunk) {
+            let rows = Slice::from(start..n.min(start + self.chunk));
+            let part = f(&x.slice_axis(Axis(0), rows).to_owned())?;
+            let values: Vec<f32> = part.into_data().try_to_vec().expect("the network computes in f32");
+            result.slice_axis_mut(Axis(0), rows).iter_mut().zip(values).for_each(|(to, from)| *to = f64::from(from));
+        }
+        Ok(result)
+    }
+
+    fn to_tensor(&self, x: &Batch, tracked: bool) -> Tensor<4> {
+        let (n, c, h, w) = x.dim();
+        let data = TensorData::new(x.iter().map(|v| *v as f32).collect::<Vec<f32>>(), [n, c, h, w]);
+        let device = self.unet.device();
+        if tracked { Tensor::from_data(data, &device.clone().autodiff()).require_grad() } else { Tensor::from_data(data, device) }
+    }
+
+    /// The channels that predict.
+    fn mean_channels(&self, output: Tensor<4>) -> Tensor<4> {
+        output.narrow(1, 0, self.unet.config().in_channels)
+    }
+
+    fn graph(&self, x: &Batch, level: Level) -> Result<Graph> {
+        let input = self.to_tensor(x, true);
+        let output = self.mean_channels(self.run(input.clone(), self.timestep(level.t), self.label)?);
+        Ok(Graph { input, output })
+    }
+
+    /// `(df/dx)^T v`; it uses the graph up.
+    fn pull_back(&self, graph: Graph, v: &Batch) -> Tensor<4> {
+        let gradients = (graph.output * self.to_tensor(v, false)).sum().backward();
+        graph.input.grad(&gradients).unwrap_or_else(|| graph.input.inner().zeros_like())
+    }
+
+    fn conversion(&self, level: Level) -> unnoise_core::Result<Conversion> {
+        Conversion::new(self.prediction, Prediction::X0, level, &*self.schedule)
+    }
+
+    fn check(&self, x: &Batch, at: &'static str) -> unnoise_core::Result<Shape> {
+        let [_, h, w] = element_shape(x);
+        let shape = [self.unet.config().in_channels, h, w];
+        check_shape(x, shape, "x", at)?;
+        Ok(shape)
+    }
+}
+
+/// `a x + b y`, where a factor of zero means that the other is not needed.
+fn combine(conversion: Conversion, x: &Batch, y: Batch) -> Batch {
+    match conversion {
+        Conversion { x_t: 0.0, value } => y * value,
+        Conversion { x_t, value: 0.0 } => x * x_t,
+        Conversion { x_t, value } => y * value + x * x_t,
+    }
+}
+
+fn outside(error: Error) -> unnoise_core::Error {
+    match error {
+        Error::Core(error) => error,
+        other => unnoise_core::Error::Denoiser(Box::new(other)),
+    }
+}
+
+impl Denoiser for UnetDenoiser {
+    fn schedule(&self) -> &dyn Schedule {
+        &*self.schedule
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> unnoise_core::Result<Batch> {
+        let [channels, ..] = self.check(x, "UnetDenoiser::x0_hat")?;
+        let conversion = self.conversion(level)?;
+        let timestep = self.timestep(level.t);
+        let forward = |part: &Batch| Ok(self.mean_channels(self.run(self.to_tensor(part, false), timestep, self.label)?));
+        Ok(combine(conversion, x, self.by_chunks(x, channels, forward).map_err(outside)?))
+    }
+
+    /// The graph of the first forward pass is kept for the first product if the batch is one chunk; every other product runs the
+    /// network again, since a graph serves only once and the graphs of many chunks would fill the memory.
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> unnoise_core::Result<Linearized<'a>> {
+        let [channels, ..] = self.check(x, "UnetDenoiser::linearize")?;
+        let conversion = self.conversion(level)?;
+        let mut kept = None;
+        let x0_hat = if x.dim().0 <= self.chunk {
+            let forward = |part: &Batch| {
+                let graph = self.graph(part, level)?;
+                Ok(kept.insert(graph).output.clone().inner())
+            };
+            combine(conversion, x, self.by_chunks(x, channels, forward).map_err(outside)?)
+        } else {
+            self.x0_hat(x, level)?
+        };
+        let x = x.clone();
+        let vjp = move |v: &Batch| {
+            if v.dim() != x.dim() {
+                let (expected, got) = (x.shape().to_vec(), v.shape().to_vec());
+                return Err(unnoise_core::Error::Shape { what: "v", expected, got, at: "UnetDenoiser's vjp" });
+            }
+            let mut start = 0;
+            let back = |v: &Batch| {
+                let rows = Slice::from(start..start + v.dim().0);
+                start += v.dim().0;
+                let graph = match kept.take() {
+                    Some(graph) => graph,
+                    None => self.graph(&x.slice_axis(Axis(0), rows).to_owned(), level)?,
+                };
+                Ok(self.pull_back(graph, v))
+            };
+            Ok(combine(conversion, v, self.by_chunks(v, channels, back).map_err(outside)?))
+        };
+        Ok(Linearized { x0_hat, vjp: Box::new(vjp) })
+    }
+}
+
+#[cfg(test)]
+mod tests;
