@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use ndarray::{Array2, Array4, ArrayView2, linalg::general_mat_mul};
 
-use super::{Operator, Svd, matrix::MatrixSvd, rows};
+use super::{Capability, Operator, Svd, matrix::MatrixSvd, rows};
 use crate::{Batch, Error, Result, Shape};
 
 /// The operator of an explicit matrix.
@@ -76,6 +76,11 @@ impl Operator for Dense {
 
     fn adjoint(&self, y: &Batch) -> Batch {
         apply(self.matrix.t(), y, self.input)
+    }
+
+    /// Known without the decomposition, which may never be asked for.
+    fn capabilities(&self) -> Vec<Capability> {
+        Capability::ALL.to_vec()
     }
 
     fn svd(&self) -> Option<&dyn Svd> {

@@ -59,18 +59,6 @@ impl<'a> Measurement<'a> {
     pub fn sigma_y_in_unit_range(&self) -> f64 {
         0.5 * self.sigma_y
     }
-
-    /// How well each image explains the measurement.
-    ///
-    /// ```text
-    /// chi^2 = |y - A x|^2 / (m sigma_y^2),   1 +- sqrt(2 / m) for the truth
-    /// ```
-    ///
-    /// Infinite, or NaN for an exact fit, where `sigma_y` is 0.
-    pub fn chi_square(&self, x: &Batch) -> Vec<f64> {
-        let scale = self.op.measured() as f64 * self.sigma_y * self.sigma_y;
-        crate::norm_sq(&(&self.y - self.op.forward(x))).into_iter().map(|square| square / scale).collect()
-    }
 }
 
 /// Measures images: `y = A x + sigma_y e`, with one stream of noise for each, in the units of `x`.
@@ -111,7 +99,7 @@ mod tests {
     use ndarray::{Array2, array};
 
     use super::*;
-    use crate::{Dense, Identity, samples};
+    use crate::{Dense, Identity, chi_square, samples};
 
     /// Rows that do not sum to 1, so that `A 1 = (3, -0.5)`.
     fn dense() -> Dense {
@@ -140,7 +128,7 @@ mod tests {
         let op = Identity::new([1, 100, 100]);
         let x = Array4::from_elem((1, 1, 100, 100), 0.3);
         let y = simulate(&op, &x, 0.05, &Streams::new(2, 0..1)).unwrap();
-        let chi_square = Measurement::new(&op, y, 0.05).unwrap().chi_square(&x)[0];
+        let chi_square = chi_square(&Measurement::new(&op, y, 0.05).unwrap(), &x).unwrap()[0];
         assert!((chi_square - 1.0).abs() < 2.58 * (2.0 / 1e4_f64).sqrt(), "{chi_square}, outside 99 %");
     }
 

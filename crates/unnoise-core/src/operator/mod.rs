@@ -41,6 +41,11 @@ pub enum Capability {
     Svd,
 }
 
+impl Capability {
+    /// Every capability: those of an operator with a decomposition.
+    pub const ALL: [Self; 4] = [Self::Adjoint, Self::PseudoInverse, Self::Prox, Self::Svd];
+}
+
 impl std::fmt::Display for Capability {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -94,7 +99,7 @@ pub trait Operator: Send + Sync {
     /// What the operator offers.
     fn capabilities(&self) -> Vec<Capability> {
         match self.svd() {
-            Some(_) => vec![Capability::Adjoint, Capability::PseudoInverse, Capability::Prox, Capability::Svd],
+            Some(_) => Capability::ALL.to_vec(),
             None => vec![Capability::Adjoint],
         }
     }

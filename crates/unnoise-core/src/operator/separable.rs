@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, Array4, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Boundary, Operator, Svd, gather, map_samples,
+    Boundary, Capability, Operator, Svd, gather, map_samples,
     matrix::{MatrixSvd, cut_negligible},
     scatter,
 };
@@ -167,6 +167,11 @@ impl Operator for Separable {
 
     fn adjoint(&self, y: &Batch) -> Batch {
         both_sides(self.left.t(), y, self.right.t())
+    }
+
+    /// Known without the decomposition, which may never be asked for.
+    fn capabilities(&self) -> Vec<Capability> {
+        Capability::ALL.to_vec()
     }
 
     fn svd(&self) -> Option<&dyn Svd> {
