@@ -111,7 +111,7 @@ impl Gaussian {
     }
 
     /// The gradient of `log p_t` at each column.
-    pub(super) fn score(&self, x: &DMatrix<f64>, scales: Scales) -> DMatrix<f64> {
+    pub(super) fn scores(&self, x: &DMatrix<f64>, scales: Scales) -> DMatrix<f64> {
         self.filter(&self.centred(x, scales.alpha), &self.noisy_variances(scales).map(|noisy| -1.0 / noisy))
     }
 
@@ -184,6 +184,11 @@ impl ExactPrior for Gaussian {
     fn log_density(&self, x: &Batch, scales: Scales) -> Result<Vec<f64>> {
         check_shape(x, self.shape, "x", "Gaussian::log_density")?;
         Ok(self.log_densities(&columns(x), scales))
+    }
+
+    fn score(&self, x: &Batch, scales: Scales) -> Result<Batch> {
+        check_shape(x, self.shape, "x", "Gaussian::score")?;
+        Ok(batch(&self.scores(&columns(x), scales), self.shape))
     }
 
     /// ```text

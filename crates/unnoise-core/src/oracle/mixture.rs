@@ -63,6 +63,13 @@ impl GaussianMixture {
         (0..x.ncols()).map(term).collect()
     }
 
+    /// Each component's share, posterior mean and score, the latter two not yet relative to the mixture's.
+    fn parts(&self, x: &DMatrix<f64>, scales: Scales) -> Vec<Part<'_>> {
+        let responsibilities: Vec<Vec<f64>> = self.log_terms(x, scales).iter().map(|terms| softmax(terms)).collect();
+        let part = |(k, component): (usize, _)| Part::new(component, responsibilities.iter().map(|r| r[k]).collect(), x, scales);
+        self.components.iter().enumerate().map(part).collect()
+    }
+
     /// The chosen component for a uniform number.
     fn choose(&self, uniform: f64) -> usize {
         let mut below = 0.0;
@@ -83,6 +90,13 @@ struct Part<'a> {
     mean_difference: DMatrix<f64>,
     /// `s_k - s`.
     score_difference: DMatrix<f64>,
+}
+
+impl<'a> Part<'a> {
+    fn new(component: &'a Gaussian, responsibilities: Vec<f64>, x: &DMatrix<f64>, scales: Scales) -> Self {
+        let (mean_difference, score_difference) = (component.denoise(x, scales), component.scores(x, scales));
+        Self { component, responsibilities, mean_difference, score_difference }
+    }
 }
 
 impl ExactPrior for GaussianMixture {
@@ -108,13 +122,7 @@ impl ExactPrior for GaussianMixture {
         let shape = self.shape();
         check_shape(x, shape, "x", "GaussianMixture::linearize")?;
         let (x, n) = (columns(x), x.dim().0);
-        let responsibilities: Vec<Vec<f64>> = self.log_terms(&x, scales).iter().map(|terms| softmax(terms)).collect();
-        let mut parts: Vec<Part<'_>> = Vec::new();
-        for (k, component) in self.components.iter().enumerate() {
-            let responsibilities = responsibilities.iter().map(|r| r[k]).collect();
-            let (mean_difference, score_difference) = (component.denoise(&x, scales), component.score(&x, scales));
-            parts.push(Part { component, responsibilities, mean_difference, score_difference });
-        }
+        let mut parts = self.parts(&x, scales);
         let x0_hat = average(&parts, |part| &part.mean_difference);
         let score = average(&parts, |part| &part.score_difference);
         for part in &mut parts {
@@ -140,6 +148,11 @@ impl ExactPrior for GaussianMixture {
     fn log_density(&self, x: &Batch, scales: Scales) -> Result<Vec<f64>> {
         check_shape(x, self.shape(), "x", "GaussianMixture::log_density")?;
         Ok(self.log_terms(&columns(x), scales).iter().map(|terms| log_sum_exp(terms)).collect())
+    }
+
+    fn score(&self, x: &Batch, scales: Scales) -> Result<Batch> {
+        check_shape(x, self.shape(), "x", "GaussianMixture::score")?;
+        Ok(batch(&average(&self.parts(&columns(x), scales), |part| &part.score_difference), self.shape()))
     }
 
     /// Each component's own posterior, weighted by how well the component explains the measurement:

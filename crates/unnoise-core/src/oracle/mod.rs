@@ -43,6 +43,12 @@ pub trait ExactPrior: Clone + Send + Sync {
     /// [`Error::Shape`].
     fn log_density(&self, x: &Batch, scales: Scales) -> Result<Vec<f64>>;
 
+    /// The gradient of `log p_t` at `x`. Scales `(1, 0)` give the prior's own score, which no denoiser has.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    fn score(&self, x: &Batch, scales: Scales) -> Result<Batch>;
+
     /// `p(x0 | y)`: again of this kind.
     ///
     /// # Errors

@@ -71,9 +71,13 @@ fn vjp_is_the_derivative() {
 fn score_is_the_gradient_of_the_log_density() {
     fn check<P: ExactPrior>(name: &str, prior: &P) {
         let (x, h) = (points(prior.shape()), 1e-4);
-        for scales in LEVELS {
-            let x0_hat = prior.linearize(&x, scales).unwrap().x0_hat;
-            let score = (scales.alpha * &x0_hat - &x) / (scales.sigma * scales.sigma);
+        for scales in LEVELS.into_iter().chain([Scales { alpha: 1.0, sigma: 0.0 }]) {
+            let score = prior.score(&x, scales).unwrap();
+            if scales.sigma > 0.0 {
+                let x0_hat = prior.linearize(&x, scales).unwrap().x0_hat;
+                let tweedie = (scales.alpha * &x0_hat - &x) / (scales.sigma * scales.sigma);
+                assert_close(&score, &tweedie, 1e-11, format_args!("{name} at {scales:?}"));
+            }
             for j in 0..3 {
                 let log_density = |h: f64| {
                     let mut x = x.clone();
