@@ -102,21 +102,6 @@ impl Conv2d {
         Ok(())
     }
 
-    /// The gradient by `bias`, into `db`: the sum of `dy` over images and pixels.
-    ///
-    /// # Errors
-    /// As for [`forward`](Self::forward).
-    pub fn backward_bias(&self, dy: &[f32], db: &mut [f32]) -> Result<()> {
-        let pixels = self.output_sides()?.iter().product::<usize>();
-        let lengths = [("dy", dy.len(), self.n * self.c_out * pixels), ("db", db.len(), self.c_out)];
-        check_lengths("Conv2d::backward_bias", &lengths)?;
-        db.par_iter_mut().enumerate().for_each(|(channel, db)| {
-            let planes = dy.chunks_exact(pixels).skip(channel).step_by(self.c_out);
-            *db = dispatch(Sum(planes));
-        });
-        Ok(())
-    }
-
     fn winograd(&self) -> Option<winograd::Shape> {
         let fits = self.kernel == 3 && self.stride == 1 && self.padding == [(1, 1); 2];
         fits.then_some(winograd::Shape { n: self.n, c_in: self.c_in, c_out: self.c_out, h: self.h, w: self.w })
@@ -144,6 +129,20 @@ impl Conv2d {
         ];
         check_lengths(at, &lengths)
     }
+}
+
+/// The sum of `dy [n, channels, pixels]` over images and pixels, into `db [channels]`: the gradient by a convolution's bias.
+///
+/// # Errors
+/// Where `dy` does not hold `n` times `pixels` numbers for every one of `db`.
+pub fn sum_by_channel(dy: &[f32], n: usize, pixels: usize, db: &mut [f32]) -> Result<()> {
+    check_lengths("sum_by_channel", &[("dy", dy.len(), n * db.len() * pixels)])?;
+    let channels = db.len();
+    db.par_iter_mut().enumerate().for_each(|(channel, db)| {
+        let planes = dy.chunks_exact(pixels.max(1)).skip(channel).step_by(channels);
+        *db = dispatch(Sum(planes));
+    });
+    Ok(())
 }
 
 /// The sum of all numbers of some planes.

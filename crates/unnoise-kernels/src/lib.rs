@@ -16,7 +16,7 @@ mod parts;
 mod silu;
 mod simd;
 
-pub use conv::Conv2d;
+pub use conv::{Conv2d, sum_by_channel};
 pub use error::{Error, Result};
 pub use group_norm::GroupNorm;
 pub use silu::{silu, silu_backward};

@@ -4,6 +4,7 @@
 //! automatic differentiation.
 #![forbid(unsafe_code)]
 
+mod bridge;
 mod denoiser;
 mod error;
 mod files;

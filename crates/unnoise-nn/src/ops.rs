@@ -1,4 +1,4 @@
-//! The operations of the network on burn's tensors: the one place where they are chosen.
+//! The operations of the network on burn's tensors: the one place where they are chosen, our own kernels or burn's operations.
 //!
 //! Layouts are PyTorch's: images `[n, c, h, w]`, convolution weights `[out, in, kh, kw]`, linear weights `[out, in]`. Shapes are
 //! checked before the network runs; a mismatch here panics inside burn.
@@ -6,7 +6,9 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation;
 use burn::tensor::module;
-use burn::tensor::ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions};
+
+use crate::bridge;
 
 /// Zeros added before and after the rows and the columns of an image: `[(top, bottom), (left, right)]`.
 pub type Padding = [(usize, usize); 2];
@@ -16,9 +18,7 @@ pub type Padding = [(usize, usize); 2];
 /// # Shapes
 /// `x [n, c, h, w]`, `weight [o, c, kh, kw]`, `bias [o]`; the result is `[n, o, (h + pads - kh) / stride + 1, ...]`.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: Padding) -> Tensor<4> {
-    let mut options = ConvOptions::new([stride; 2], [0, 0], [1, 1], 1);
-    options.padding = padding;
-    module::conv2d(x, weight, Some(bias), options)
+    bridge::conv2d(x, weight, bias, stride, padding)
 }
 
 /// Group normalisation over `c / groups` channels and all pixels, then a gain and an offset per channel.
@@ -30,21 +30,17 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, p
 /// # Reference
 /// Wu and He 2018, arXiv 1803.08494, eq. 1 with the sets of eq. 7.
 pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
-    let [n, c, h, w] = x.dims();
-    let x = x.reshape([n, groups, c / groups * h * w]);
-    let x = x.clone() - x.mean_dim(2);
-    let deviation = x.clone().square().mean_dim(2).add_scalar(eps).sqrt();
-    (x / deviation).reshape([n, c, h, w]) * weight.reshape([1, c, 1, 1]) + bias.reshape([1, c, 1, 1])
+    bridge::group_norm(x, weight, bias, groups, eps, false)
 }
 
 /// [`group_norm`], then [`silu`].
 pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
-    silu(group_norm(x, weight, bias, groups, eps))
+    bridge::group_norm(x, weight, bias, groups, eps, true)
 }
 
 /// `x / (1 + exp(-x))`.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::silu(x)
+    bridge::silu(x)
 }
 
 /// `x weight^T + bias` along the last axis.

@@ -59,7 +59,7 @@ fn run(conv: Conv2d, arrays: &Arrays) -> [Vec<f32>; 4] {
     conv.forward(&arrays.x, &arrays.weight, Some(&arrays.bias), y).unwrap();
     conv.backward_input(&arrays.weight, &arrays.dy, dx).unwrap();
     conv.backward_weight(&arrays.x, &arrays.dy, dw).unwrap();
-    conv.backward_bias(&arrays.dy, db).unwrap();
+    sum_by_channel(&arrays.dy, conv.n, conv.output_sides().unwrap().iter().product(), db).unwrap();
     out
 }
 
@@ -160,7 +160,7 @@ fn speed() {
         let arrays = Arrays::random(case, 1);
         let mut out = [&arrays.dy, &arrays.x, &arrays.weight, &arrays.bias].map(|like| vec![0.0; like.len()]);
         let flops = 2.0 * (arrays.dy.len() * case.c_in * case.kernel * case.kernel) as f64;
-        let [y, dx, dw, db] = &mut out;
+        let [y, dx, dw, _] = &mut out;
         let mut line = format!("{:?} k{} s{}:", [case.n, case.c_in, case.c_out, case.h, case.w], case.kernel, case.stride);
         let mut time = |name: &str, f: &mut dyn FnMut()| {
             f();
@@ -176,7 +176,6 @@ fn speed() {
         time("y", &mut || case.forward(&arrays.x, &arrays.weight, Some(&arrays.bias), y).unwrap());
         time("dx", &mut || case.backward_input(&arrays.weight, &arrays.dy, dx).unwrap());
         time("dw", &mut || case.backward_weight(&arrays.x, &arrays.dy, dw).unwrap());
-        time("db", &mut || case.backward_bias(&arrays.dy, db).unwrap());
         println!("{line}");
     }
 }

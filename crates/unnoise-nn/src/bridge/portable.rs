@@ -1,0 +1,126 @@
+//! The same operations out of burn's own, for every backend and precision without a kernel.
+
+use burn::backend::ops::ConvOptions;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::Shape;
+
+use crate::ops::Padding;
+
+fn options(stride: usize, padding: Padding) -> ConvOptions<2> {
+    let mut options = ConvOptions::new([stride; 2], [0, 0], [1, 1], 1);
+    options.padding = padding;
+    options
+}
+
+pub(super) fn conv2d<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    stride: usize,
+    padding: Padding,
+) -> FloatTensor<B> {
+    B::conv2d(x, weight, Some(bias), options(stride, padding))
+}
+
+/// burn asks for the tensors themselves but takes their shapes only.
+fn of_shape<B: Backend>(shape: [usize; 4], like: &FloatTensor<B>) -> FloatTensor<B> {
+    B::float_zeros(Shape::new(shape), &like.device(), like.dtype().into())
+}
+
+pub(super) fn conv2d_input_gradient<B: Backend>(
+    x: [usize; 4],
+    weight: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    stride: usize,
+    padding: Padding,
+) -> FloatTensor<B> {
+    let x = of_shape::<B>(x, &dy);
+    B::conv2d_x_backward(x, weight, dy, options(stride, padding))
+}
+
+pub(super) fn conv2d_weight_gradient<B: Backend>(
+    x: FloatTensor<B>,
+    weight: [usize; 4],
+    dy: FloatTensor<B>,
+    stride: usize,
+    padding: Padding,
+) -> FloatTensor<B> {
+    let weight = of_shape::<B>(weight, &dy);
+    B::conv2d_weight_backward(x, weight, dy, options(stride, padding))
+}
+
+/// The sum of `[n, c, h, w]` over all but the channels.
+pub(super) fn sum_by_channel<B: Backend>(t: FloatTensor<B>) -> FloatTensor<B> {
+    let channels = t.shape()[1];
+    let sum = [3, 2, 0].into_iter().fold(t, B::float_sum_dim);
+    B::float_reshape(sum, Shape::new([channels]))
+}
+
+pub(super) fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_mul(x.clone(), B::sigmoid(x))
+}
+
+/// `dy s (1 + x (1 - s))` with `s` the sigmoid of `x`.
+pub(super) fn silu_backward<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>) -> FloatTensor<B> {
+    let s = B::sigmoid(x.clone());
+    let rest = B::float_add_scalar(B::float_neg(s.clone()), 1.0.into());
+    let slope = B::float_mul(s, B::float_add_scalar(B::float_mul(x, rest), 1.0.into()));
+    B::float_mul(dy, slope)
+}
+
+/// `(x_hat, 1 / deviation)`, both `[n, groups, ..]`.
+fn normalise<B: Backend>(x: FloatTensor<B>, groups: usize, eps: f64) -> (FloatTensor<B>, FloatTensor<B>) {
+    let shape = x.shape();
+    let size = shape[1..].iter().product::<usize>() / groups;
+    let x = B::float_reshape(x, Shape::new([shape[0], groups, size]));
+    let x = B::float_sub(x.clone(), B::float_mean_dim(x, 2));
+    let variance = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), 2);
+    let scale = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, eps.into())));
+    (B::float_mul(x, scale.clone()), scale)
+}
+
+/// `gamma x_hat + beta` in the shape of `like`.
+fn affine<B: Backend>(x_hat: FloatTensor<B>, gamma: FloatTensor<B>, beta: FloatTensor<B>, like: Shape) -> FloatTensor<B> {
+    let channel = Shape::new([1, like[1], 1, 1]);
+    let x_hat = B::float_reshape(x_hat, like);
+    B::float_add(B::float_mul(x_hat, B::float_reshape(gamma, channel.clone())), B::float_reshape(beta, channel))
+}
+
+pub(super) fn group_norm<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    groups: usize,
+    eps: f64,
+    with_silu: bool,
+) -> FloatTensor<B> {
+    let shape = x.shape();
+    let y = affine::<B>(normalise::<B>(x, groups, eps).0, gamma, beta, shape);
+    if with_silu { silu::<B>(y) } else { y }
+}
+
+pub(super) fn group_norm_backward<B: Backend>(
+    x: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    groups: usize,
+    eps: f64,
+    with_silu: bool,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let shape = x.shape();
+    let (x_hat, scale) = normalise::<B>(x, groups, eps);
+    let g = match with_silu {
+        true => silu_backward::<B>(affine::<B>(x_hat.clone(), gamma.clone(), beta, shape.clone()), dy),
+        false => dy,
+    };
+    let dbeta = sum_by_channel::<B>(g.clone());
+    let dgamma = sum_by_channel::<B>(B::float_mul(g.clone(), B::float_reshape(x_hat.clone(), shape.clone())));
+    let g = B::float_mul(g, B::float_reshape(gamma, Shape::new([1, shape[1], 1, 1])));
+    let g = B::float_reshape(g, x_hat.shape());
+    let tilt = B::float_mul(x_hat.clone(), B::float_mean_dim(B::float_mul(g.clone(), x_hat), 2));
+    let centered = B::float_sub(g.clone(), B::float_mean_dim(g, 2));
+    let dx = B::float_mul(B::float_sub(centered, tilt), scale);
+    (B::float_reshape(dx, shape), dgamma, dbeta)
+}

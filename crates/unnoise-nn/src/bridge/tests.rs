@@ -1,0 +1,115 @@
+use burn::tensor::module;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, Device, Distribution, activation};
+
+use super::*;
+
+/// `max |a - b| / max |b|`.
+fn difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f64 {
+    let [a, b] = [a, b].map(|t| t.cast(DType::F64));
+    let scale: f64 = b.clone().abs().max().into_scalar();
+    let error: f64 = (a - b).abs().max().into_scalar();
+    error / scale
+}
+
+fn random<const D: usize>(shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), (device, dtype))
+}
+
+/// `f` and `g` on the same random tensors of these shapes: their values, and their gradients by every one, must agree.
+#[track_caller]
+fn agree<const A: usize, const B: usize, const C: usize>(
+    what: &str,
+    shapes: ([usize; A], [usize; B], [usize; C]),
+    dtype: DType,
+    f: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<A>,
+    g: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<A>,
+) {
+    // f32: the rounding of sums of up to a few hundred terms, and that of Winograd's transforms.
+    let tolerance = if dtype == DType::F32 { 2e-5 } else { 1e-12 };
+    let device = Device::flex().autodiff();
+    let plain = (random(shapes.0, &device, dtype), random(shapes.1, &device, dtype), random(shapes.2, &device, dtype));
+    for tracked in 0..8u32 {
+        let on = |bit: u32| tracked >> bit & 1 == 1;
+        let fresh = || {
+            let (a, b, c) = plain.clone();
+            let a = if on(0) { a.require_grad() } else { a };
+            let b = if on(1) { b.require_grad() } else { b };
+            let c = if on(2) { c.require_grad() } else { c };
+            (a, b, c)
+        };
+        let ((a, b, c), (p, q, r)) = (fresh(), fresh());
+        let (y, z) = (f(a.clone(), b.clone(), c.clone()), g(p.clone(), q.clone(), r.clone()));
+        let error = difference(y.clone(), z.clone());
+        assert!(error < tolerance, "{what}: value off by {error:.1e}");
+        if tracked == 0 {
+            continue;
+        }
+        // A gradient that is neither constant nor contiguous.
+        let weight = random(y.dims(), &device, dtype);
+        let (dy, dz) = ((y * weight.clone()).sum().backward(), (z * weight).sum().backward());
+        let errors = [
+            a.grad(&dy).zip(p.grad(&dz)).map(|(a, b)| difference(a, b)),
+            b.grad(&dy).zip(q.grad(&dz)).map(|(a, b)| difference(a, b)),
+            c.grad(&dy).zip(r.grad(&dz)).map(|(a, b)| difference(a, b)),
+        ];
+        for (i, error) in errors.into_iter().enumerate() {
+            assert_eq!(error.is_some(), on(i as u32), "{what}: a gradient exactly where it is asked for");
+            assert!(error.unwrap_or(0.0) < tolerance, "{what}: gradient {i} of {tracked:03b} off by {error:.1?}");
+        }
+    }
+}
+
+#[test]
+fn conv2d_is_that_of_the_engine() {
+    let cases = [
+        ([3, 9, 12, 12], [10, 9, 3, 3], 1, [(1, 1); 2]),
+        ([2, 16, 8, 8], [16, 16, 3, 3], 1, [(1, 1); 2]),
+        ([2, 1, 11, 9], [5, 1, 3, 3], 1, [(1, 1); 2]),
+        ([2, 6, 8, 8], [7, 6, 3, 3], 2, [(1, 1); 2]),
+        ([2, 6, 7, 7], [7, 6, 1, 1], 1, [(0, 0); 2]),
+        ([1, 3, 9, 8], [4, 3, 1, 3], 1, [(0, 0); 2]),
+    ];
+    for (x, weight, stride, padding) in cases {
+        let reference = |x, w, b| {
+            let mut options = ConvOptions::new([stride; 2], [0, 0], [1, 1], 1);
+            options.padding = padding;
+            module::conv2d(x, w, Some(b), options)
+        };
+        for dtype in [DType::F32, DType::F64] {
+            let ours = |x, w, b| conv2d(x, w, b, stride, padding);
+            agree(&format!("{x:?} by {weight:?}, {dtype:?}"), (x, weight, [weight[0]]), dtype, ours, reference);
+        }
+    }
+}
+
+#[test]
+fn group_norm_and_silu_are_those_of_the_engine() {
+    for dtype in [DType::F32, DType::F64] {
+        for with_silu in [false, true] {
+            let reference = |x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>| {
+                let [n, c, h, w] = x.dims();
+                let x = x.reshape([n, 4, c / 4 * h * w]);
+                let x = x.clone() - x.mean_dim(2);
+                let x = x.clone() / x.square().mean_dim(2).add_scalar(1e-5).sqrt();
+                let y = x.reshape([n, c, h, w]) * gamma.reshape([1, c, 1, 1]) + beta.reshape([1, c, 1, 1]);
+                if with_silu { activation::silu(y) } else { y }
+            };
+            let ours = |x, gamma, beta| group_norm(x, gamma, beta, 4, 1e-5, with_silu);
+            agree(&format!("group norm, silu {with_silu}, {dtype:?}"), ([3, 12, 5, 7], [12], [12]), dtype, ours, reference);
+        }
+        let around = |f: fn(Tensor<3>) -> Tensor<3>| move |x: Tensor<3>, a: Tensor<3>, b: Tensor<3>| f(x * a) + b;
+        agree("silu", ([3, 5, 7], [3, 5, 7], [1, 1, 7]), dtype, around(silu), around(activation::silu));
+    }
+}
+
+#[test]
+fn strided_views_are_read_right() {
+    let device = Device::flex();
+    let x = random([2, 8, 6, 10], &device, DType::F32).swap_dims(2, 3);
+    let copy = Tensor::<4>::from_data(x.clone().to_data(), &device);
+    assert_eq!(difference(silu(x.clone()), silu(copy.clone())), 0.0);
+    let (gamma, beta) = (random([8], &device, DType::F32), random([8], &device, DType::F32));
+    let norm = |x| group_norm(x, gamma.clone(), beta.clone(), 2, 1e-5, true);
+    assert_eq!(difference(norm(x), norm(copy)), 0.0);
+}
