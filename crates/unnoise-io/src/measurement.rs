@@ -1,13 +1,12 @@
 //! The measurement file, `m.npz`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use ndarray::{ArrayD, Ix3, Ix4, arr0};
-use serde_json::Value;
-use unnoise_core::Batch;
+use ndarray::{Array2, ArrayD, Ix2, Ix3, Ix4, arr0};
+use unnoise_core::{Batch, Operator, OperatorConfig, OperatorSpec, Shape, check_shape};
 
-use crate::{Array, Error, Limits, Npz, Overwrite, Range, Result, write_npz};
+use crate::image::{images_name, read_picture};
+use crate::{Array, Channels, Error, Format, Limits, Npz, Overwrite, Range, Result, read_npy, write_npz};
 
 /// What `format` holds in a measurement file.
 const FORMAT: &str = "unnoise-measurement";
@@ -24,7 +23,8 @@ const OPERATOR: &str = "operator.";
 /// | `y` | float32 `[c', h', w']` | what was measured |
 /// | `sigma_y` | float64 | the noise's standard deviation |
 /// | `range` | str | `[0, 1]`: the range of images in whose units `y` and `sigma_y` are |
-/// | `operator` | str | the forward operator, as JSON |
+/// | `shape` | int `[3]` | the shape of the image that was measured, `c, h, w` |
+/// | `operator` | str | the forward operator, as JSON: `{"spec": "box:12x12"}` |
 /// | `operator.NAME` | float64 | an array of the operator |
 /// | `truth` | float32 `[c, h, w]` | the true image in `[0, 1]`, if it is known |
 ///
@@ -36,10 +36,10 @@ pub struct MeasurementFile {
     pub y: Batch,
     /// Of one measured value; finite and not negative.
     pub sigma_y: f64,
-    /// The operator's description.
-    pub operator: Value,
-    /// The arrays that the description names.
-    pub arrays: BTreeMap<String, ArrayD<f64>>,
+    /// The shape of the image, `[c, h, w]`.
+    pub shape: Shape,
+    /// The operator's description, with the arrays that it needs.
+    pub operator: OperatorConfig,
     /// `[1, c, h, w]`.
     pub truth: Option<Batch>,
 }
@@ -66,6 +66,11 @@ impl MeasurementFile {
         if !is_noise_level(self.sigma_y) {
             return bad("sigma_y", "finite and not negative", self.sigma_y.to_string());
         }
+        if let Some(truth) = self.truth.as_ref().filter(|truth| truth.shape()[1..] != self.shape) {
+            return bad("truth", &format!("of shape {:?}", self.shape), format!("{:?}", &truth.shape()[1..]));
+        }
+        let operator = serde_json::to_string(&self.operator).expect("a specification is text");
+        let shape = ArrayD::from_shape_fn(vec![3], |i| self.shape[i[0]] as i64);
         let single = |batch: &Batch| Array::from(batch.index_axis(ndarray::Axis(0), 0).into_dyn());
         let mut arrays = vec![
             ("format".to_owned(), Array::Text(FORMAT.into())),
@@ -73,9 +78,10 @@ impl MeasurementFile {
             ("y".into(), single(&self.y)),
             ("sigma_y".into(), Array::F64(arr0(self.sigma_y).into_dyn())),
             ("range".into(), Array::Text(Range::Unit.to_string())),
-            ("operator".into(), Array::Text(self.operator.to_string())),
+            ("shape".into(), Array::I64(shape)),
+            ("operator".into(), Array::Text(operator)),
         ];
-        arrays.extend(self.arrays.iter().map(|(name, array)| (format!("{OPERATOR}{name}"), Array::F64(array.clone()))));
+        arrays.extend(self.operator.arrays.iter().map(|(name, array)| (format!("{OPERATOR}{name}"), Array::F64(array.clone()))));
         arrays.extend(self.truth.as_ref().map(|truth| ("truth".into(), single(truth))));
         write_npz(path, arrays.iter().map(|(name, array)| (name.as_str(), array)), overwrite)
     }
@@ -95,6 +101,18 @@ impl MeasurementFile {
     /// As [`read`](Self::read).
     pub fn from_bytes(bytes: impl AsRef<[u8]> + 'static, path: &Path, limits: Limits) -> Result<Self> {
         Self::of(Npz::from_bytes(bytes, path, limits)?, path)
+    }
+
+    /// The operator on images of this file's shape; `path` names the file in messages.
+    ///
+    /// # Errors
+    /// [`Error::Core`] for an operator that does not exist on this shape, or whose measurements have not the shape of `y`.
+    pub fn build(&self, path: &Path) -> Result<Box<dyn Operator>> {
+        let built = self.operator.build(self.shape).and_then(|op| {
+            check_shape(&self.y, op.output_shape(), "y", "MeasurementFile::build")?;
+            Ok(op)
+        });
+        built.map_err(|reason| Error::Core { path: path.into(), reason })
     }
 
     /// Whether a file says that it is a measurement; any other file, readable or not, is none.
@@ -127,23 +145,67 @@ impl MeasurementFile {
             let got = number(&sigma_y).map_or_else(|| sigma_y.describe(), |sigma| sigma.to_string());
             content("sigma_y", "one number, finite and not negative", got)
         })?;
-        let operator = match npz.require("operator")? {
+        let mut operator: OperatorConfig = match npz.require("operator")? {
             Array::Text(text) => {
                 serde_json::from_str(&text).map_err(|e| content("operator", "a description in JSON", e.to_string()))?
             }
             other => return Err(content("operator", "a description in JSON", other.describe())),
         };
-        let mut arrays = BTreeMap::new();
+        let shape = shape_of(&npz.require("shape")?, npz.limits()).map_err(|got| content("shape", "three sizes c, h, w", got))?;
         for full in npz.names().to_vec() {
             if let Some(name) = full.strip_prefix(OPERATOR) {
                 let array = npz.require(&full)?;
                 let numbers = array.to_f64().ok_or_else(|| content(&full, "numbers", array.describe()))?;
-                arrays.insert(name.to_owned(), finite(numbers, path, &full)?);
+                operator.arrays.insert(name.to_owned(), finite(numbers, path, &full)?);
             }
         }
         let y = single(npz.require("y")?, path, "y")?;
         let truth = npz.get("truth")?.map(|truth| single(truth, path, "truth")).transpose()?;
-        Ok(Self { y, sigma_y, operator, arrays, truth })
+        if let Some(truth) = truth.as_ref().filter(|truth| truth.shape()[1..] != shape) {
+            return Err(content("truth", &format!("the shape {shape:?}"), format!("{:?}", &truth.shape()[1..])));
+        }
+        Ok(Self { y, sigma_y, shape, operator, truth })
+    }
+}
+
+/// Reads the file that an operator's specification names, if it names one, so that the operator can be built.
+///
+/// A picture is taken as gray in `[0, 1]`; an array (.npy, or an .npz by the rules of [`read_images`](crate::read_images)) as the numbers that it holds.
+///
+/// # Errors
+/// [`Error::Content`] unless the file holds finite numbers on two axes; as [`read_images`](crate::read_images).
+pub fn read_operator(spec: OperatorSpec, limits: Limits) -> Result<OperatorConfig> {
+    let read = spec.file().map(|(name, file)| read_matrix(Path::new(file), limits).map(|m| (name.to_owned(), m.into_dyn())));
+    let arrays = read.transpose()?.into_iter().collect();
+    Ok(OperatorConfig { spec, arrays })
+}
+
+fn read_matrix(path: &Path, limits: Limits) -> Result<Array2<f64>> {
+    let array = match Format::of(path)? {
+        Format::Png | Format::Jpeg => {
+            let gray = Channels::Gray.convert(read_picture(path, limits)?.insert_axis(ndarray::Axis(0)));
+            Array::F64(gray.index_axis_move(ndarray::Axis(0), 0).index_axis_move(ndarray::Axis(0), 0).into_dyn())
+        }
+        Format::Npy => read_npy(path, limits)?,
+        Format::Npz => {
+            let mut npz = Npz::open(path, limits)?;
+            let name = images_name(&npz, path)?;
+            npz.require(&name)?
+        }
+    };
+    let matrix = array.to_f64().and_then(|a| a.into_dimensionality::<Ix2>().ok()).filter(|a| !a.is_empty());
+    let matrix = matrix.ok_or_else(|| Error::content(path, "the operator's array", "numbers on two axes", array.describe()))?;
+    finite(matrix.into_dyn(), path, "the operator's array").map(|a| a.into_dimensionality::<Ix2>().expect("it had two axes"))
+}
+
+/// Three positive sizes whose product is within the limits; `Err` says what is there instead.
+fn shape_of(array: &Array, limits: Limits) -> std::result::Result<Shape, String> {
+    let Array::I64(sizes) = array else { return Err(array.describe()) };
+    let sizes: Vec<usize> = sizes.iter().filter_map(|n| usize::try_from(*n).ok().filter(|n| *n > 0)).collect();
+    let values = sizes.iter().fold(1_u64, |product, n| product.saturating_mul(*n as u64));
+    match sizes[..] {
+        [c, h, w] if array.shape() == [3] && values <= limits.values => Ok([c, h, w]),
+        _ => Err(format!("{} {sizes:?}", array.describe())),
     }
 }
 
@@ -184,27 +246,56 @@ fn single(array: Array, path: &Path, what: &str) -> Result<Batch> {
 mod tests {
     use std::fs;
 
-    use ndarray::{Array2, Array4};
+    use ndarray::Array4;
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 
     fn example() -> MeasurementFile {
+        let spec = "blur:kernel.npy,boundary=circular".parse().unwrap();
+        let kernel = Array2::from_elem((3, 3), 1.0 / 9.0).into_dyn();
         MeasurementFile {
-            y: Array4::from_shape_fn((1, 1, 2, 5), |(_, _, i, j)| (i * 5 + j) as f64 / 8.0),
+            y: Array4::from_shape_fn((1, 1, 4, 5), |(_, _, i, j)| (i * 5 + j) as f64 / 32.0),
             sigma_y: 0.05,
-            operator: json!({"blur": {"kernel": "kernel", "boundary": "circular"}}),
-            arrays: BTreeMap::from([("kernel".into(), Array2::from_elem((3, 3), 1.0 / 9.0).into_dyn())]),
-            truth: Some(Array4::from_elem((1, 1, 4, 4), 0.25)),
+            shape: [1, 4, 5],
+            operator: OperatorConfig { spec, arrays: [("kernel".to_owned(), kernel)].into() },
+            truth: Some(Array4::from_elem((1, 1, 4, 5), 0.25)),
         }
+    }
+
+    #[test]
+    fn the_operator_is_built_for_its_image() {
+        let path = Path::new("m.npz");
+        assert_eq!(example().build(path).unwrap().input_shape(), [1, 4, 5]);
+        let error = MeasurementFile { shape: [1, 4, 6], ..example() }.build(path).err().unwrap().to_string();
+        assert_eq!(error, "m.npz: MeasurementFile::build: y must have shape [1, 4, 6], got [1, 4, 5]");
+    }
+
+    #[test]
+    fn operators_take_their_arrays_from_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = |name: &str| format!("mask:{}", dir.path().join(name).display()).parse::<OperatorSpec>().unwrap();
+        let mask = Array2::from_shape_fn((4, 5), |(i, j)| f64::from(u8::from((i + j) % 2 == 0)));
+        let image = mask.clone().insert_axis(ndarray::Axis(0)).insert_axis(ndarray::Axis(0));
+        crate::write_images(&dir.path().join("mask.png"), &image, Range::Unit, Overwrite::Never).unwrap();
+        crate::write_npy(&dir.path().join("mask.npy"), &Array::Bool(mask.mapv(|v| v > 0.5).into_dyn()), Overwrite::Never).unwrap();
+        crate::write_npy(&dir.path().join("flat.npy"), &Array::F64(ArrayD::zeros(vec![4])), Overwrite::Never).unwrap();
+        for name in ["mask.png", "mask.npy"] {
+            let config = read_operator(spec(name), Limits::default()).unwrap();
+            assert_eq!(config.arrays["mask"], mask.clone().into_dyn(), "{name}");
+            assert_eq!(config.build([1, 4, 5]).unwrap().measured(), 10);
+        }
+        let error = read_operator(spec("flat.npy"), Limits::default()).unwrap_err().to_string();
+        assert!(error.ends_with("the operator's array: expected numbers on two axes, got float64 [4]"), "{error}");
+        assert!(read_operator("box:2".parse().unwrap(), Limits::default()).unwrap().arrays.is_empty());
     }
 
     #[test]
     fn what_is_written_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.npz");
-        for file in [example(), MeasurementFile { truth: None, arrays: BTreeMap::new(), ..example() }] {
+        let bare = OperatorConfig { spec: "box:2".parse().unwrap(), arrays: Default::default() };
+        for file in [example(), MeasurementFile { truth: None, operator: bare, ..example() }] {
             file.write(&path, Overwrite::Force).unwrap();
             assert!(MeasurementFile::is_one(&path));
             assert_eq!(MeasurementFile::read(&path, Limits::default()).unwrap(), file);
@@ -234,9 +325,12 @@ mod tests {
             ("sigma_y", Some(floats(&[], -1.0)), "sigma_y: expected one number, finite and not negative, got -1"),
             ("sigma_y", Some(floats(&[2], 0.1)), "sigma_y: expected one number, finite and not negative, got float64 [2]"),
             ("operator", Some(text("{\"blur\"")), "operator: expected a description in JSON, got EOF while parsing"),
+            ("operator", Some(text("{\"spec\": \"blurr:2\"}")), "operator: expected a description in JSON, got "),
+            ("shape", Some(Array::I64(ArrayD::from_elem(vec![3], 1 << 40))), "shape: expected three sizes c, h, w, got int64 [3]"),
+            ("truth", Some(floats(&[1, 2, 2], 0.0)), "truth: expected the shape [1, 4, 5], got [1, 2, 2]"),
             ("operator", Some(floats(&[1], 1.0)), "operator: expected a description in JSON, got float64 [1]"),
             ("operator.kernel", Some(floats(&[2], f64::NAN)), "operator.kernel: expected finite numbers, got NaN or infinity at"),
-            ("y", None, "the archive: expected an array 'y', got format, version, sigma_y"),
+            ("y", None, "the archive: expected an array 'y', got format, version, sigma_y, range"),
             ("y", Some(floats(&[2, 3], 0.0)), "y: expected numbers [c, h, w], none of them empty, got float64 [2, 3]"),
             ("y", Some(floats(&[1, 2, 0], 0.0)), "y: expected numbers [c, h, w], none of them empty, got float64 [1, 2, 0]"),
             ("y", Some(floats(&[1, 2, 2], f64::INFINITY)), "y: expected finite numbers, got NaN or infinity at flat index 0"),

@@ -57,6 +57,10 @@ impl Npz {
         &self.names
     }
 
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Reads the array `name`; `None` if there is none of this name.
     ///
     /// # Errors

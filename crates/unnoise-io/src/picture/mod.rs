@@ -1,7 +1,11 @@
 //! Pictures that are made to be looked at.
 
+mod color;
+mod font;
+mod panel;
 mod sheet;
 
+pub use panel::*;
 pub(crate) use sheet::sheet_of;
 pub use sheet::{SheetConfig, sheet};
 
