@@ -194,7 +194,8 @@ impl Params {
     /// `proj_attn`) become today's (`to_q`, `to_k`, `to_v`, `to_out.0`).
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Limit`] above [`PARAMS_BYTES_LIMIT`]; [`Error::File`] for anything but a whole safetensors file.
+    /// [`Error::Io`]; [`Error::Limit`] above [`PARAMS_BYTES_LIMIT`]; [`Error::File`] for anything but a whole safetensors file of
+    /// finite numbers.
     pub fn read(path: &Path) -> Result<Self> {
         Self::from_safetensors(&read_limited(path, PARAMS_BYTES_LIMIT)?, path)
     }
@@ -202,7 +203,7 @@ impl Params {
     /// As [`read`](Self::read), from bytes; errors name `path`.
     ///
     /// # Errors
-    /// [`Error::File`] for anything but whole safetensors content.
+    /// [`Error::File`] for anything but whole safetensors content of finite numbers.
     pub fn from_safetensors(bytes: &[u8], path: &Path) -> Result<Self> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| Error::file(path, "the content", "a whole safetensors file", e))?;
         let mut params = Self::new();
@@ -210,6 +211,9 @@ impl Params {
             let values = to_f32(&view).ok_or_else(|| {
                 Error::file(path, format!("the type of tensor {name}"), "F32, F16 or BF16", format!("{:?}", view.dtype()))
             })?;
+            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                return Err(Error::file(path, format!("tensor {name}"), "finite", format!("{} at {at}", values[at])));
+            }
             let name = current_name(&name);
             if params.get(&name).is_some() {
                 return Err(Error::file(path, "the tensors", "unique under their current names", format!("{name} twice")));

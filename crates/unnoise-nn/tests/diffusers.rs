@@ -31,7 +31,7 @@ impl Case {
 
     fn with_gradients() -> Vec<Self> {
         let cases: Vec<Self> = Self::all().into_iter().filter(|case| case.data.get("v").is_some()).collect();
-        assert_eq!(cases.len(), 2);
+        assert_eq!(cases.len(), 4);
         cases
     }
 
@@ -103,18 +103,19 @@ fn parameter_gradients_agree() {
         let gradients = case.backward(&unet, case.tensor("x", &Device::flex()).unwrap());
         let gradients = unet.gradients(&gradients).unwrap();
         assert_eq!(gradients.shapes(), case.model.params.shapes());
-        // The gradient of an attention's key offset is zero but for rounding, so the whole gradient's size is the yardstick below.
+        // Some gradients are zero but for rounding (an attention's key offset, an offset before a group of one channel), so the whole
+        // gradient's size is a yardstick too.
         let largest = gradients.iter().flat_map(|(_, p)| &p.values).fold(0.0, |m: f32, v| m.max(v.abs()));
         let mut compared = 0;
         for (name, parameter) in gradients.iter() {
             let name = format!("grad.{name}");
             if case.data.get(&name).is_some() {
-                let distance = case.distance(&name, &parameter.values, 1e-3 * largest);
+                let distance = case.distance(&name, &parameter.values, 1e-2 * largest);
                 assert!(distance <= TOLERANCE, "{} {name}: {distance:.1e}", case.name);
                 compared += 1;
             }
         }
-        assert!(compared > 60, "{compared}");
+        assert!(compared > 40, "{compared}");
     }
 }
 

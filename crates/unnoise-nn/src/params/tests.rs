@@ -44,6 +44,7 @@ fn broken_files_are_errors() {
     cases.push(bytes("I64", [0, 16], &[0; 16]));
     cases.push(bytes("F32", [0, 4], &[0; 4]));
     cases.push(bytes("F32", [8, 0], &[0; 8]));
+    cases.push(bytes("F32", [0, 8], &[0, 0, 0, 0, 0, 0, 0xc0, 0x7f]));
     for (i, case) in cases.iter().enumerate() {
         let error = Params::from_safetensors(case, at).expect_err(&format!("case {i}"));
         assert!(matches!(error, Error::File { .. }) && error.to_string().starts_with("broken.safetensors"), "{error}");
