@@ -1,5 +1,6 @@
 //! Numbers that say how good an image, or a set of posterior samples, is.
 
+mod frechet;
 mod image;
 mod measurement;
 mod ranks;
@@ -8,6 +9,7 @@ mod sliced_wasserstein;
 #[cfg(test)]
 mod tests;
 
+pub use frechet::frechet_distance;
 pub use image::{psnr, ssim};
 pub use measurement::chi_square;
 pub use ranks::{Coverage, Ranks};
