@@ -66,7 +66,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     #[inline(always)]
     fn load_part(self, x: &[f32]) -> Self::V {
         let mut lanes = [0.0; LANES];
-        lanes[..x.len()].copy_from_slice(x);
+        for (lane, &x) in lanes.iter_mut().zip(x) {
+            *lane = x;
+        }
         self.load(&lanes)
     }
 
@@ -75,7 +77,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn store_part(self, v: Self::V, y: &mut [f32]) {
         let mut lanes = [0.0; LANES];
         self.store(v, &mut lanes);
-        y.copy_from_slice(&lanes[..y.len()]);
+        for (y, lane) in y.iter_mut().zip(lanes) {
+            *y = lane;
+        }
     }
 
     /// `exp(v)` to 2 ulp for |v| < 87, saturating outside (about 1e-38 and 1e38).

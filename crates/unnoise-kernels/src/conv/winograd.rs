@@ -216,7 +216,7 @@ impl<T: Tile<M, A>, const M: usize, const A: usize, const STRIDE: usize> Kernel 
                 let filter = &self.filter[(block * A * A + point) * blocks_in..][..blocks_in];
                 for group in 0..groups {
                     let tiles = input[group * blocks_in * STRIDE + point..].iter().step_by(STRIDE);
-                    output[(group * blocks_out + block) * STRIDE + point] = product(s, tiles, filter);
+                    product(s, tiles, filter, &mut output[(group * blocks_out + block) * STRIDE + point]);
                 }
             }
         }
@@ -224,9 +224,9 @@ impl<T: Tile<M, A>, const M: usize, const A: usize, const STRIDE: usize> Kernel 
     }
 }
 
-/// Six tiles times the filters of 16 outputs, over all inputs.
+/// Six tiles times the filters of 16 outputs, summed over all inputs, into `out`.
 #[inline(always)]
-fn product<'a, S: Simd>(s: S, tiles: impl Iterator<Item = &'a Tiles>, filter: &[Square]) -> Tiles {
+fn product<'a, S: Simd>(s: S, tiles: impl Iterator<Item = &'a Tiles>, filter: &[Square], out: &mut Tiles) {
     let mut sums = [[s.zero(); 2]; GROUP];
     for (filter, tiles) in filter.iter().zip(tiles) {
         for k in 0..BLOCK {
@@ -237,12 +237,10 @@ fn product<'a, S: Simd>(s: S, tiles: impl Iterator<Item = &'a Tiles>, filter: &[
             }
         }
     }
-    let mut out = Tiles::ZERO;
     for (sum, out) in sums.into_iter().zip(&mut out.0) {
         s.store(sum[0], &mut out[0]);
         s.store(sum[1], &mut out[1]);
     }
-    out
 }
 
 /// A batch of images.
@@ -260,15 +258,16 @@ impl Image<'_> {
     fn load_row<S: Simd>(&self, s: S, n: usize, first: usize, y: usize, out: &mut [[f32; LANES]]) {
         let plane = self.h * self.w;
         let there = self.channels.saturating_sub(first).min(LANES);
-        let rows: [&[f32]; LANES] = std::array::from_fn(|k| match k < there {
-            true => &self.numbers[(n * self.channels + first + k) * plane + y * self.w..][..self.w],
-            false => &[],
-        });
+        let mut rows: [&[f32]; LANES] = [&[]; LANES];
+        for (k, row) in rows.iter_mut().enumerate().take(there) {
+            *row = &self.numbers[(n * self.channels + first + k) * plane + y * self.w..][..self.w];
+        }
         for (i, out) in out[..self.w].chunks_mut(LANES).enumerate() {
             let eight = lanes!(s, k in LANES => {
                 let row = rows[k].get(i * LANES..).unwrap_or(&[]);
                 match row.first_chunk() {
                     Some(eight) => s.load(eight),
+                    None if row.is_empty() => s.zero(),
                     None => s.load_part(row),
                 }
             });

@@ -1,0 +1,57 @@
+//! The portable path computes what the CPU's own instructions compute, up to rounding. One test, because the switch is for the process.
+
+use unnoise_kernels::{Conv2d, GroupNorm, force_portable, silu, silu_backward, sum_by_channel};
+
+/// Numbers in [-1, 1) without a pattern.
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// Everything that a convolution and the layers behind it compute.
+fn everything(conv: Conv2d) -> Vec<(&'static str, Vec<f32>)> {
+    let pixels = conv.output_sides().unwrap().iter().product::<usize>();
+    let (c, size) = (conv.c_out, conv.c_in * conv.kernel * conv.kernel);
+    let (x, weight, bias) = (noise(conv.n * conv.c_in * conv.h * conv.w, 1), noise(c * size, 2), noise(c, 3));
+    let dy = noise(conv.n * c * pixels, 4);
+    let like = |v: &[f32]| vec![f32::NAN; v.len()];
+    let (mut y, mut dx, mut dw, mut db) = (like(&dy), like(&x), like(&weight), like(&bias));
+    conv.forward(&x, &weight, Some(&bias), &mut y).unwrap();
+    conv.backward_input(&weight, &dy, &mut dx).unwrap();
+    conv.backward_weight(&x, &dy, &mut dw).unwrap();
+    sum_by_channel(&dy, conv.n, pixels, &mut db).unwrap();
+    let norm = GroupNorm { n: conv.n, channels: c, pixels, groups: 2, eps: 1e-5, silu: true };
+    let (gamma, beta) = (noise(c, 5), noise(c, 6));
+    let (mut z, mut dz, mut dgamma, mut dbeta) = (like(&dy), like(&dy), like(&bias), like(&bias));
+    // Not `y`, which differs by rounding already.
+    norm.forward(&dy, &gamma, &beta, &mut z).unwrap();
+    norm.backward(&dy, &gamma, &beta, &dy, &mut dz, &mut dgamma, &mut dbeta).unwrap();
+    let (mut s, mut ds) = (like(&dy), like(&dy));
+    silu(&dy, &mut s).unwrap();
+    silu_backward(&dy, &dy, &mut ds).unwrap();
+    let conv = [("y", y), ("dx", dx), ("dw", dw), ("db", db)];
+    conv.into_iter().chain([("z", z), ("dz", dz), ("dgamma", dgamma), ("dbeta", dbeta), ("silu", s), ("dsilu", ds)]).collect()
+}
+
+#[test]
+fn the_portable_path_agrees_with_the_dispatched_one() {
+    let base = Conv2d { n: 2, c_in: 10, c_out: 18, h: 11, w: 13, kernel: 3, stride: 1, padding: [(1, 1); 2] };
+    let cases =
+        [base, Conv2d { h: 6, w: 7, ..base }, Conv2d { stride: 2, ..base }, Conv2d { kernel: 1, padding: [(0, 0); 2], ..base }];
+    for case in cases {
+        let fast = everything(case);
+        force_portable(true);
+        let portable = everything(case);
+        force_portable(false);
+        for ((name, fast), (_, portable)) in fast.iter().zip(&portable) {
+            let rms = (fast.iter().map(|v| v * v).sum::<f32>() / fast.len() as f32).sqrt();
+            let worst = fast.iter().zip(portable).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // Twice the tolerance of each against f64.
+            assert!(worst <= 6e-5 * rms, "{name} of {case:?} off by {:.1e} of its rms", worst / rms);
+        }
+    }
+}
