@@ -62,6 +62,16 @@ pub enum Error {
         /// What works instead.
         supported: String,
     },
+    /// Training that left the finite numbers.
+    #[error("training diverged at step {step}: loss {loss}, gradient norm {grad_norm}; a lower learning rate or clipping may help")]
+    Diverged {
+        /// The update that was not made.
+        step: u64,
+        /// The batch's loss.
+        loss: f64,
+        /// The norm of its gradient.
+        grad_norm: f64,
+    },
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {

@@ -11,10 +11,12 @@ mod files;
 mod model;
 pub mod ops;
 mod params;
+mod train;
 mod unet;
 
 pub use denoiser::*;
 pub use error::*;
 pub use model::*;
 pub use params::*;
+pub use train::*;
 pub use unet::*;

@@ -1,0 +1,286 @@
+//! The training loop.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::{Array4, Axis, Slice};
+use unnoise_core::{DiscreteSchedule, Prediction, Scales, Schedule};
+
+use super::batches::{Batches, TrainingBatch, TrainingImages};
+use super::checkpoint::ImagesSummary;
+use super::config::TrainConfig;
+use super::optimizer::{Slot, Update, clip_factor, ema_decay, global_norm};
+use super::run_directory::RunDirectory;
+use crate::{Error, Params, Result, Tracking, Unet};
+
+/// What one update did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Which update it was, from 1.
+    pub step: u64,
+    /// The batch's loss before the update.
+    pub loss: f64,
+    /// The learning rate.
+    pub lr: f64,
+    /// The norm of the whole gradient, before clipping.
+    pub grad_norm: f64,
+    /// Wall-clock seconds of the update.
+    pub seconds: f64,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All its steps are done.
+    Finished,
+    /// The observer stopped it; it can be resumed.
+    Stopped,
+}
+
+/// The part of a run that changes: four sets of tensors of the same names and shapes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingState {
+    /// Updates done.
+    pub step: u64,
+    /// The raw weights.
+    pub weights: Params,
+    /// Their moving average, the weights to sample with.
+    pub ema: Params,
+    /// Adam's first moment.
+    pub first: Params,
+    /// Adam's second moment.
+    pub second: Params,
+}
+
+impl TrainingState {
+    /// The state before the first update.
+    pub fn new(weights: Params) -> Self {
+        let zeros = Params::zeros(&weights.shapes());
+        Self { step: 0, ema: weights.clone(), first: zeros.clone(), second: zeros, weights }
+    }
+}
+
+/// A training run.
+///
+/// Its numbers are a function of the [`TrainConfig`], the initial weights and the images: noise, levels and order are drawn from
+/// counter-based streams by seed and step, so that a resumed run continues as if it had never stopped.
+pub struct Trainer {
+    config: TrainConfig,
+    schedule: DiscreteSchedule,
+    images: TrainingImages,
+    summary: ImagesSummary,
+    batches: Batches,
+    state: TrainingState,
+    device: Device,
+}
+
+impl Trainer {
+    /// A run from weights drawn with the run's seed.
+    ///
+    /// # Errors
+    /// Those of [`TrainConfig::check`]; [`Error::Argument`] for images that the network does not take.
+    pub fn new(config: TrainConfig, images: TrainingImages, device: Device) -> Result<Self> {
+        config.check()?;
+        let weights = config.model.initial_params(config.seed)?;
+        Self::with_weights(config, images, weights, device)
+    }
+
+    /// A run from given weights, to go on from another prior.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Parameters`] for weights of another architecture.
+    pub fn with_weights(config: TrainConfig, images: TrainingImages, weights: Params, device: Device) -> Result<Self> {
+        Self::with_state(config, images, TrainingState::new(weights), device)
+    }
+
+    /// A run that goes on from `state`.
+    ///
+    /// # Errors
+    /// As [`with_weights`](Self::with_weights).
+    pub fn with_state(config: TrainConfig, images: TrainingImages, state: TrainingState, device: Device) -> Result<Self> {
+        config.check()?;
+        check_images(&config, &images)?;
+        Unet::new(&config.model, &state.weights, &device, Tracking::Frozen)?;
+        let schedule = config.schedule.build()?;
+        let batches = Batches::new(config.sampling(schedule.betas().len()));
+        Ok(Self { config, schedule, summary: ImagesSummary::of(&images), images, batches, state, device })
+    }
+
+    /// The run's settings.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The images.
+    pub fn images(&self) -> &TrainingImages {
+        &self.images
+    }
+
+    /// Their summary.
+    pub fn images_summary(&self) -> &ImagesSummary {
+        &self.summary
+    }
+
+    /// Weights, average and moments as they are now.
+    pub fn state(&self) -> &TrainingState {
+        &self.state
+    }
+
+    /// The updates done.
+    pub fn steps_done(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Draws the next batch and updates the weights with it.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the loss or the gradient is not finite; the state is then unchanged.
+    pub fn step(&mut self) -> Result<StepReport> {
+        let batch = self.batches.batch(&self.images, self.state.step);
+        self.step_on(&batch)
+    }
+
+    /// Updates the weights with a given batch.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_on(&mut self, batch: &TrainingBatch) -> Result<StepReport> {
+        let start = Instant::now();
+        let step = self.state.step + 1;
+        let (loss, gradient) = self.loss_and_gradient(batch)?;
+        let grad_norm = global_norm(values(&gradient));
+        if !(loss.is_finite() && grad_norm.is_finite()) {
+            return Err(Error::Diverged { step, loss, grad_norm });
+        }
+        let lr = self.config.learning_rate.at(step, self.config.steps);
+        let gradient_scale = clip_factor(grad_norm, self.config.clip_norm);
+        let update = Update { step, lr, gradient_scale, ema_decay: ema_decay(self.config.ema_decay, step) };
+        let TrainingState { weights, ema, first, second, .. } = &mut self.state;
+        let averaged = values_mut(weights).zip(values_mut(ema));
+        let moments = values_mut(first).zip(values_mut(second));
+        for (((weights, ema), (first, second)), gradient) in averaged.zip(moments).zip(values(&gradient)) {
+            self.config.optimizer.update(&update, Slot { weights, ema, first, second, gradient });
+        }
+        self.state.step = step;
+        Ok(StepReport { step, loss, lr, grad_norm, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    /// Trains to the end, or until `observer` breaks, and leaves a checkpoint in `directory` at either and at every interval.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step) and of [`save`](Self::save).
+    pub fn run(
+        &mut self,
+        directory: &RunDirectory,
+        observer: &mut dyn FnMut(&Self, &StepReport) -> ControlFlow<()>,
+    ) -> Result<Outcome> {
+        while self.state.step < self.config.steps {
+            let report = self.step()?;
+            let stop = observer(self, &report).is_break();
+            let last = report.step == self.config.steps;
+            if stop || last || report.step % self.config.checkpoint_every == 0 {
+                self.save(directory)?;
+            }
+            if stop && !last {
+                return Ok(Outcome::Stopped);
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// The mean loss of a batch and its gradient, from `shards` parts that are summed in order.
+    fn loss_and_gradient(&self, batch: &TrainingBatch) -> Result<(f64, Params)> {
+        let n = batch.levels.len();
+        let bounds: Vec<usize> = (0..=self.config.shards).map(|i| i * n / self.config.shards).collect();
+        let parts: Vec<Result<(f64, Params)>> = std::thread::scope(|scope| {
+            let handles: Vec<_> = bounds
+                .windows(2)
+                .map(|b| (b[0], b[1]))
+                .map(|(from, to)| scope.spawn(move || self.shard(batch, from, to)))
+                .collect();
+            handles.into_iter().map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        let mut parts = parts.into_iter();
+        let mut sum = parts.next().unwrap_or_else(|| self.shard(batch, 0, n))?;
+        for part in parts {
+            let (loss, gradient) = part?;
+            sum.0 += loss;
+            values_mut(&mut sum.1).zip(values(&gradient)).for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
+        }
+        Ok(sum)
+    }
+
+    /// The images `from..to` of a batch: their share of its loss, and the gradient of that.
+    fn shard(&self, batch: &TrainingBatch, from: usize, to: usize) -> Result<(f64, Params)> {
+        let rows = |a: &Array4<f32>| a.slice_axis(Axis(0), Slice::from(from..to)).to_owned();
+        let levels = &batch.levels[from..to];
+        let (x_t, target) = noised(&self.schedule, self.config.prediction, &rows(&batch.x0), &rows(&batch.eps), levels);
+        let unet = Unet::new(&self.config.model, &self.state.weights, &self.device, Tracking::Trained)?;
+        let timesteps: Vec<f64> = levels.iter().map(|&level| level as f64).collect();
+        let labels = batch.labels.as_ref().filter(|_| self.config.model.num_class_embeds.is_some()).map(|l| &l[from..to]);
+        let prediction = unet.forward(tensor(x_t, &self.device), &timesteps, labels)?;
+        let share = (to - from) as f64 / batch.levels.len() as f64;
+        let loss = (prediction - tensor(target, &self.device)).square().mean().mul_scalar(share);
+        let value = f64::from(loss.clone().into_scalar::<f32>());
+        Ok((value, unet.gradients(&loss.backward())?))
+    }
+}
+
+/// The numbers of each tensor, in the order of names.
+fn values(params: &Params) -> impl Iterator<Item = &[f32]> {
+    params.iter().map(|(_, parameter)| parameter.values.as_slice())
+}
+
+fn values_mut(params: &mut Params) -> impl Iterator<Item = &mut [f32]> {
+    params.iter_mut().map(|(_, parameter)| parameter.values.as_mut_slice())
+}
+
+/// The network's input `alpha x0 + sigma eps` and what it should predict there.
+pub(super) fn noised(
+    schedule: &DiscreteSchedule,
+    prediction: Prediction,
+    x0: &Array4<f32>,
+    eps: &Array4<f32>,
+    levels: &[usize],
+) -> (Array4<f32>, Array4<f32>) {
+    let (mut x_t, mut target) = (x0.clone(), x0.clone());
+    for (i, &level) in levels.iter().enumerate() {
+        let Scales { alpha, sigma } = schedule.scales(schedule.time(level));
+        let (alpha, sigma) = (alpha as f32, sigma as f32);
+        let (x0, eps) = (x0.index_axis(Axis(0), i), eps.index_axis(Axis(0), i));
+        x_t.index_axis_mut(Axis(0), i).zip_mut_with(&eps, |x, e| *x = alpha * *x + sigma * e);
+        let mut target = target.index_axis_mut(Axis(0), i);
+        match prediction {
+            Prediction::X0 => target.assign(&x0),
+            Prediction::V => target.zip_mut_with(&eps, |x, e| *x = alpha * e - sigma * *x),
+            _ => target.assign(&eps),
+        }
+    }
+    (x_t, target)
+}
+
+pub(super) fn tensor(array: Array4<f32>, device: &Device) -> Tensor<4> {
+    let (n, c, h, w) = array.dim();
+    Tensor::from_data(TensorData::new(array.into_raw_vec_and_offset().0, [n, c, h, w]), device)
+}
+
+fn check_images(config: &TrainConfig, images: &TrainingImages) -> Result<()> {
+    let classes = config.model.num_class_embeds;
+    let ([c, h, w], multiple) = (images.shape(), config.model.side_multiple());
+    let argument = |what, expected: String, got: String| Err(Error::Argument { what, expected, got, at: "Trainer" });
+    if c != config.model.in_channels {
+        return argument("the images' channels", config.model.in_channels.to_string(), c.to_string());
+    }
+    if h % multiple != 0 || w % multiple != 0 {
+        return argument("the images' sides", format!("multiples of {multiple}"), format!("{h} x {w}"));
+    }
+    match (classes, images.labels()) {
+        (None, _) => Ok(()),
+        (Some(_), None) => argument("the labels", "one for each image, for a class-conditional network".into(), "none".into()),
+        (Some(count), Some(labels)) => match labels.iter().find(|label| **label >= count) {
+            Some(label) => argument("every label", format!("below {count}"), label.to_string()),
+            None => Ok(()),
+        },
+    }
+}
