@@ -21,12 +21,13 @@ use crate::{
 ///
 /// # Reference
 /// Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool 2023, arXiv 2305.08995, algorithm 1, eq. 12 and 13. Deviation: the chain starts
-/// from noise alone, not from the noised measurement. The defaults are those that the authors' code runs its deblurring with
-/// (their configuration's lambda 1 and zeta .1 are multiplied by 7 and 3 inside).
+/// from noise alone, not from the noised measurement, and the last step has its proximal point too (their code leaves it out). The
+/// defaults are what the authors' code runs its deblurring with, in consistent units: its lambda 1 and zeta .1 are multiplied by 7 and 3
+/// inside, and its `rho` divides a `sigma_y` of `[0, 1]` images by a `sigma_edm` of `[-1, 1]` ones, which makes 7 there 7 / 4 here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiffPir {
-    /// The weight of the prior against the measurement.
+    /// The weight of the prior against the measurement; 1 is the Gaussian model's own.
     pub lambda: f64,
     /// The share of fresh noise in the noise's variance, in `[0, 1]`.
     pub zeta: f64,
@@ -36,7 +37,7 @@ pub struct DiffPir {
 
 impl Default for DiffPir {
     fn default() -> Self {
-        Self { lambda: 7.0, zeta: 0.3, sigma_y_floor: 0.002 }
+        Self { lambda: 1.75, zeta: 0.3, sigma_y_floor: 0.002 }
     }
 }
 

@@ -29,7 +29,8 @@ use crate::{Batch, Result, norm_sq, scale_samples};
 #[serde(default)]
 pub struct Dps {
     /// The paper's step size, per step of 1000. Its own values, for 256 x 256 x 3 images: .3 for blur and super-resolution, .5 for
-    /// random inpainting. The best one grows with the square root of the number of measurements.
+    /// random inpainting. The force is that of a noise variance `|r| / kappa`, so the best value grows with the square root of the number
+    /// of measurements: some .01 for a handful of them.
     pub zeta: f64,
 }
 

@@ -64,6 +64,14 @@ pub trait Guidance: Send + Sync {
         &[Capability::Adjoint]
     }
 
+    /// How the guidance is run where nothing else is asked for.
+    fn default_run() -> GuidedRun
+    where
+        Self: Sized,
+    {
+        GuidedRun { sampler: "ddim".into(), eta: 1.0, clamp: None }
+    }
+
     /// The vector-Jacobian products of an evaluation, at most.
     fn vjps(&self) -> u64 {
         1
@@ -184,7 +192,6 @@ impl<G: Guidance> Denoiser for Conditioned<'_, G> {
 
 /// How a guidance is run when it is used as a method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct GuidedRun {
     /// The sampler, by its name.
     pub sampler: String,
@@ -196,9 +203,8 @@ pub struct GuidedRun {
 }
 
 /// A guidance as a posterior method: conditions the prior and runs a sampler with it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Guided<G: Default> {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guided<G> {
     /// The guidance.
     #[serde(flatten)]
     pub guidance: G,
@@ -207,9 +213,9 @@ pub struct Guided<G: Default> {
     pub run: GuidedRun,
 }
 
-impl Default for GuidedRun {
+impl<G: Guidance + Default> Default for Guided<G> {
     fn default() -> Self {
-        Self { sampler: "ddim".into(), eta: 1.0, clamp: None }
+        Self { guidance: G::default(), run: G::default_run() }
     }
 }
 
@@ -225,7 +231,7 @@ impl GuidedRun {
     }
 }
 
-impl<G: Guidance + Default> Guided<G> {
+impl<G: Guidance> Guided<G> {
     /// Refuses settings outside their domain.
     ///
     /// # Errors
@@ -236,7 +242,7 @@ impl<G: Guidance + Default> Guided<G> {
     }
 }
 
-impl<G: Guidance + Default> PosteriorMethod for Guided<G> {
+impl<G: Guidance> PosteriorMethod for Guided<G> {
     fn name(&self) -> &'static str {
         self.guidance.name()
     }

@@ -83,13 +83,14 @@ fn parse<T: Default + Serialize + DeserializeOwned>(at: &'static str, kind: &'st
     }
     let wrong = |expected: &str, got: String| Error::Argument { what: "settings", expected: expected.into(), got, at };
     let given = settings.as_object().ok_or_else(|| wrong("a JSON object", settings.to_string()))?;
-    let known = object(&T::default());
-    if let Some(name) = given.keys().find(|key| !known.contains_key(*key)) {
-        let mut known: Vec<String> = known.keys().cloned().collect();
+    let mut all = object(&T::default());
+    if let Some(name) = given.keys().find(|key| !all.contains_key(*key)) {
+        let mut known: Vec<String> = all.keys().cloned().collect();
         known.sort();
         return Err(unknown(kind, name, known));
     }
-    serde_json::from_value(settings.clone()).map_err(|error| wrong("of the settings' types", error.to_string()))
+    all.extend(given.clone());
+    serde_json::from_value(Value::Object(all)).map_err(|error| wrong("of the settings' types", error.to_string()))
 }
 
 fn object(settings: &impl Serialize) -> Map<String, Value> {

@@ -15,7 +15,7 @@ pub struct Weighed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinearSolver {
-    /// GMRES, which bears a network's asymmetric Jacobian. One product more, for the true residual.
+    /// GMRES, which bears a network's asymmetric Jacobian. It takes one product more, for the true residual.
     #[default]
     Gmres,
     /// Conjugate gradients, for a symmetric Jacobian. The residual is the recursion's.
@@ -40,7 +40,7 @@ pub(super) fn solve(
         Ok(product)
     };
     let solved = match solver {
-        LinearSolver::Gmres => gmres(&mut apply, rhs, tolerance, max_iterations, max_iterations)?,
+        LinearSolver::Gmres => gmres(&mut apply, rhs, tolerance, max_iterations, max_iterations + 1)?,
         LinearSolver::Cg => conjugate_gradients(&mut apply, rhs, tolerance, max_iterations)?,
     };
     let n = rhs.dim().0 as u64;
