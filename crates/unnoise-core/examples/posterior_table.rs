@@ -125,10 +125,10 @@ fn mixture_table() {
     let measurements: Vec<_> = [4, 5, 6].into_iter().map(|seed| measure(&prior, &op, 0.2, seed)).collect();
     let exact = |measurement: &Measurement<'_>, seed| prior.posterior(measurement).unwrap().sample(&Streams::new(seed, 0..n));
     print!("| exact against exact | | | |");
-    measurements.iter().for_each(|m| print!(" {:.3} |", sliced_wasserstein(&exact(m, 1), &exact(m, 2), 200)));
+    measurements.iter().for_each(|m| print!(" {:.3} |", distance(&exact(m, 1), &exact(m, 2))));
     print!("\n| the prior | | | |");
     let unconditioned = prior.sample(&Streams::new(3, 0..n));
-    measurements.iter().for_each(|m| print!(" {:.3} |", sliced_wasserstein(&exact(m, 1), &unconditioned, 200)));
+    measurements.iter().for_each(|m| print!(" {:.3} |", distance(&exact(m, 1), &unconditioned)));
     println!();
     let grid = Grid::log_snr(denoiser.schedule(), 100).unwrap();
     let rows = [
@@ -156,7 +156,7 @@ fn mixture_table() {
         let counted = Counted::new(&denoiser);
         let method = method_by_name(name, &settings).unwrap();
         let distances: Vec<f64> =
-            measurements.iter().map(|m| sliced_wasserstein(&exact(m, 1), &draw(&*method, &counted, m, &grid, n), 200)).collect();
+            measurements.iter().map(|m| distance(&exact(m, 1), &draw(&*method, &counted, m, &grid, n))).collect();
         let Evaluations { forward, vjp } = counted.evaluations();
         let each = f64::from(n) * measurements.len() as f64;
         print!("| {name} | {settings} | {:.0} | {:.0} |", forward as f64 / each, vjp as f64 / each);

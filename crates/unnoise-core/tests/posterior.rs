@@ -291,11 +291,10 @@ fn tds_approaches_a_multimodal_posterior_with_particles() {
     assert!(posterior.weights().iter().filter(|weight| **weight > 0.05).count() >= 2, "{:?}", posterior.weights());
     let n = 1000;
     let exact = posterior.sample(&Streams::new(1, 0..n));
-    let floor = sliced_wasserstein(&exact, &posterior.sample(&Streams::new(2, 0..n)), 100);
+    let floor = distance(&exact, &posterior.sample(&Streams::new(2, 0..n)));
     let grid = Grid::log_snr(denoiser.schedule(), 50).unwrap();
-    let distances = [1, 4, 32].map(|particles| {
-        sliced_wasserstein(&exact, &draw(&Tds { particles, ..Tds::default() }, &denoiser, &measurement, &grid, n), 100)
-    });
+    let distances = [1, 4, 32]
+        .map(|particles| distance(&exact, &draw(&Tds { particles, ..Tds::default() }, &denoiser, &measurement, &grid, n)));
     println!("tds on a mixture, posterior weights {:?}: {distances:?}, floor {floor}", posterior.weights());
     assert!(distances[0] > 1.5 * distances[1] && distances[1] > 1.5 * distances[2], "{distances:?}");
     assert!(distances[2] < 2.0 * floor, "{distances:?}, floor {floor}");
