@@ -28,8 +28,8 @@ use crate::{
 /// Heuristic: where `s_i` sees a coordinate above the noise, the prior has no say in it.
 ///
 /// # Reference
-/// Wang, Yu, Zhang 2022, arXiv 2212.00490, sec. 3.3 and appendix I (the form for any `s`); Kawar, Elad, Ermon, Song 2022,
-/// arXiv 2201.11793, eq. 7 and 8. Deviation: `eta` splits the noise as in DDIM (as their code does, not their eq. 19), there is no
+/// Wang, Yu, Zhang 2022, arXiv 2212.00490, "DDNM+" and its appendix for any singular values; Kawar, Elad, Ermon, Song
+/// 2022, arXiv 2201.11793 (DDRM). Deviation: `eta` splits the noise as in DDIM (as their code does; the paper has DDPM's variance), there is no
 /// time travel, and a coordinate at equality is a measured one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -20,7 +20,7 @@ use crate::{
 /// Heuristic: with `lambda = 1` the proximal point is the posterior mean if `x0` given `x_t` were `N(x0_hat, sigma_edm^2 I)`.
 ///
 /// # Reference
-/// Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool 2023, arXiv 2305.08995, algorithm 1, eq. 12 and 13. Deviation: the chain starts
+/// Zhu, Zhang, Liang, Cao, Wen, Timofte, Van Gool 2023, arXiv 2305.08995, algorithm 1. Deviation: the chain starts
 /// from noise alone, not from the noised measurement, and the last step has its proximal point too (their code leaves it out). The
 /// defaults are what the authors' code runs its deblurring with, in consistent units: its lambda 1 and zeta .1 are multiplied by 7 and 3
 /// inside, and its `rho` divides a `sigma_y` of `[0, 1]` images by a `sigma_edm` of `[-1, 1]` ones, which makes 7 there 7 / 4 here.

@@ -22,7 +22,7 @@ use crate::{Batch, Result, norm_sq, scale_samples};
 /// Heuristic: no limit makes the samples the posterior's.
 ///
 /// # Reference
-/// Chung, Kim, Mccann, Klasky, Ye 2023, arXiv 2209.14687, algorithm 1 and its `zeta` in appendix D. Deviations: the norm is each
+/// Chung, Kim, Mccann, Klasky, Ye 2023, arXiv 2209.14687, algorithm 1, with the step size of its experiments. Deviations: the norm is each
 /// sample's own (their code takes it over the batch), `x0_hat` is not clipped unless `clamp` is set, and the strength does not depend
 /// on the steps (theirs fades when there are fewer).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use crate::{Batch, Result};
 /// Exact for Gaussian priors when the steps grow and the tolerance falls.
 ///
 /// # Reference
-/// Rozet, Andry, Lanusse, Louppe 2024, arXiv 2405.13712, eq. 14 to 18. Deviation: they run a fixed small number of
+/// Rozet, Andry, Lanusse, Louppe 2024, arXiv 2405.13712, "moment matching posterior sampling". Deviation: they run a fixed small number of
 /// iterations (1 to 3), which leaves the solve unfinished; here it runs to a tolerance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -18,7 +18,8 @@ use crate::{Batch, Level, Measurement, Result};
 /// Heuristic. (Exact as the steps grow for the one white Gaussian prior of variance `v`.)
 ///
 /// # Reference
-/// Song, Vahdat, Mardani, Kautz, "Pseudoinverse-guided diffusion models for inverse problems", ICLR 2023, eq. 7 and 8. Deviation: the
+/// Song, Vahdat, Mardani, Kautz, "Pseudoinverse-guided diffusion models for inverse problems", ICLR 2023, the Gaussian model of
+/// `x0` given `x_t` and its noisy case. Deviation: the
 /// paper's algorithm 1 multiplies the gradient by a weight of its own choice and adds it to the DDIM step; here it is the shift of the
 /// posterior mean that Tweedie's formula says, so that any sampler takes it with the right weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
