@@ -3,12 +3,19 @@
 //! Writes the strip, a PGM picture, where its argument says; without one it only prints the numbers:
 //! `cargo run --release -p unnoise-core --example noising_strip -- strip.pgm`
 
+use std::ffi::OsStr;
+
 use ndarray::Array4;
 use unnoise_core::{Batch, DiscreteConfig, Noise, Purpose, Scales, Schedule, Streams, forward_noise};
 
 const SIDE: usize = 96;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    strip(std::env::args_os().nth(1).as_deref())
+}
+
+/// Prints the levels; writes the strip to `path`, if there is one.
+pub(crate) fn strip(path: Option<&OsStr>) -> Result<(), Box<dyn std::error::Error>> {
     let schedule = DiscreteConfig::ddpm().build()?;
     let x0 = lit_sphere();
     let eps = Streams::new(0, 0..1).normal(0, Purpose::Auxiliary, 1, [1, SIDE, SIDE]);
@@ -24,8 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         assert!((rms / sigma - 1.0).abs() < 0.03, "the noise has the deviation sigma, within four standard errors");
         strip.push(x_t);
     }
-    if let Some(path) = std::env::args_os().nth(1) {
-        std::fs::write(&path, pgm(&strip))?;
+    if let Some(path) = path {
+        std::fs::write(path, pgm(&strip))?;
         println!("wrote {}", path.display());
     }
     Ok(())

@@ -5,7 +5,7 @@
 use ndarray::array;
 use unnoise_core::{Dense, ExactPrior, Gaussian, Measurement, Operator, Result, Scales};
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     let op = Dense::new(array![[1.0, 0.0], [0.0, 0.5]], [1, 1, 2])?;
     let measurement = Measurement::new(&op, array![[[[0.8, -0.2]]]], 0.1f64.sqrt())?;
     let prior = Gaussian::standard([1, 1, 2]);

@@ -5,7 +5,7 @@
 use ndarray::Array;
 use unnoise_core::{ExactPrior, Gaussian, Level, Result, Scales, posterior_mean};
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     let level = Level { t: 0.5, alpha: 1.0, sigma: 0.7 };
     let x_t = Array::linspace(-3.0, 3.0, 7).into_shape_with_order((7, 1, 1, 1)).expect("seven numbers");
     let score = Gaussian::standard([1, 1, 1]).score(&x_t, Scales { alpha: level.alpha, sigma: level.sigma })?;
