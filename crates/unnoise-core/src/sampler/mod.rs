@@ -51,11 +51,6 @@ impl Step<'_> {
     pub fn interval(&self) -> Interval {
         self.grid.steps[self.index]
     }
-
-    /// Whether no step follows.
-    pub fn is_last(&self) -> bool {
-        self.index + 1 == self.grid.steps.len()
-    }
 }
 
 /// What a step returns.
