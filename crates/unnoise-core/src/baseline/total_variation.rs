@@ -30,7 +30,7 @@ use crate::{Batch, Error, Measurement, Noise, Operator, Purpose, Result, Solved,
 /// |A^T p + D^T q| <= tolerance |A^T y|,    |(p - (A x - y), q's distance)| <= tolerance |y|
 /// ```
 ///
-/// are small, the second as in Goldstein et al. 2013, arXiv 1305.0546, sec. 2.2.
+/// are small, the second as in Goldstein et al. 2013, arXiv 1305.0546.
 pub fn total_variation(measurement: &Measurement<'_>, weight: f64, tolerance: f64, max_iterations: usize) -> Result<Solved> {
     if !(weight > 0.0 && weight.is_finite()) {
         let expected = "positive and finite".into();

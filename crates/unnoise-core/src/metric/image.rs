@@ -41,8 +41,8 @@ const RADIUS: usize = 5;
 /// As [`psnr`]; [`Error::Argument`] for images with a side below 11.
 ///
 /// # Reference
-/// Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13,
-/// eq. 13.
+/// Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13: the
+/// specific form, with `alpha = beta = gamma = 1` and `C3 = C2 / 2`.
 pub fn ssim(x: &Batch, truth: &Batch, data_range: f64) -> Result<Vec<f64>> {
     check(x, truth, data_range, "ssim")?;
     let (_, _, h, w) = x.dim();

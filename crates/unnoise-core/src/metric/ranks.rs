@@ -26,7 +26,7 @@ use crate::{Batch, Error, Purpose, Result, Shape, Streams, check_shape, element_
 /// ```
 ///
 /// # Reference
-/// Talts et al. 2018, arXiv 1804.06788, theorem 1 (uniform ranks); here of pixels, which are not independent, so that the error of a
+/// Talts et al. 2018, arXiv 1804.06788 (uniform ranks); here of pixels, which are not independent, so that the error of a
 /// coverage is that of the number of images rather than of pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranks {

@@ -76,7 +76,7 @@ pub enum Downsampling {
     /// Keys' cubic with a = -1/2, stretched by the factor against aliasing, the image mirrored at its edges.
     ///
     /// # Reference
-    /// Keys 1981, "Cubic convolution interpolation for digital image processing", eq. 4 (a) and 15; the stretching and the
+    /// Keys 1981, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29; the stretching and the
     /// normalised weights are those of MATLAB's `imresize`, and so of DDRM's `SRConv` for even factors.
     Bicubic,
 }

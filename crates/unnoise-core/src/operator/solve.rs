@@ -89,7 +89,7 @@ pub fn conjugate_gradients(
 /// Those of `apply`; [`Error::Argument`] if `restart` is 0.
 ///
 /// # Reference
-/// Saad and Schultz 1986, "GMRES", SIAM J. Sci. Stat. Comput. 7, algorithm 4, with modified Gram-Schmidt and Givens rotations.
+/// Saad and Schultz 1986, "GMRES", SIAM J. Sci. Stat. Comput. 7: its GMRES(m), with modified Gram-Schmidt and Givens rotations.
 pub fn gmres(
     apply: &mut dyn FnMut(&Batch) -> Result<Batch>,
     b: &Batch,

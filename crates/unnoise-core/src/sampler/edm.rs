@@ -18,7 +18,7 @@ pub struct Churn {
 }
 
 impl Default for Churn {
-    /// Noise 40, between 0.05 and 50, inflated by 1.003: the paper's values for ImageNet-64.
+    /// Noise 40, between 0.05 and 50, inflated by 1.003: what the authors run ImageNet-64 with.
     fn default() -> Self {
         Self { amount: 40.0, sigma_min: 0.05, sigma_max: 50.0, inflation: 1.003 }
     }
@@ -36,7 +36,7 @@ impl Default for Churn {
 /// [`Heun`](super::Heun).
 ///
 /// # Reference
-/// Karras et al. 2022, arXiv 2206.00364, algorithm 2 and table 5, for any schedule through `x / alpha`.
+/// Karras et al. 2022, arXiv 2206.00364, algorithm 2, for any schedule through `x / alpha`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Edm {
     /// The noise that is added.

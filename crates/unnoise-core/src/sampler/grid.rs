@@ -77,7 +77,7 @@ impl Grid {
     /// As [`karras`](Self::karras).
     ///
     /// # Reference
-    /// Lu et al. 2022, arXiv 2206.00927, sec. 3.4 (uniform steps in lambda).
+    /// Lu et al. 2022, arXiv 2206.00927: its uniform steps in `lambda = log(alpha / sigma)`.
     pub fn log_snr(schedule: &dyn Schedule, n: usize) -> Result<Self> {
         Self::between_ends(schedule, n, "a log-SNR grid", f64::ln, f64::exp)
     }

@@ -9,7 +9,7 @@ use super::{Derivatives, Rates, Scales, Schedule};
 /// ```
 ///
 /// # Reference
-/// Liu, Gong, Liu 2023, arXiv 2209.03003, eq. 1; Lipman et al. 2023, arXiv 2210.02747. Both run time from noise to data; ours
+/// Liu, Gong, Liu 2023, arXiv 2209.03003; Lipman et al. 2023, arXiv 2210.02747. Both run time from noise to data; ours
 /// runs from data to noise, as every schedule here does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RectifiedFlowSchedule;
