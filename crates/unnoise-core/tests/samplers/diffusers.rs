@@ -1,13 +1,15 @@
 //! The samplers and grids against diffusers' own results: `tools/fixtures/samplers.py` made them.
 
-use std::f64::consts::SQRT_2;
+use std::{collections::BTreeMap, f64::consts::SQRT_2};
 
 use ndarray::Array4;
 use serde::Deserialize;
 use unnoise_core::{
-    Batch, Denoiser, DiscreteSchedule, Level, Linearized, Noise, Purpose, Result, Schedule, SchedulerConfig, Shape, Spacing,
-    sample, start_noise, unobserved,
+    Batch, Denoiser, DiscreteSchedule, Level, Linearized, Noise, Purpose, Result, SAMPLERS, Schedule, SchedulerConfig, Shape,
+    Spacing, sample, start_noise, unobserved,
 };
+
+use super::print_table;
 
 #[derive(Deserialize)]
 struct Case {
@@ -141,8 +143,7 @@ fn is_documented_deviation(case: &Case) -> bool {
 fn agrees_with_diffusers() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("../fixtures/samplers.json")).unwrap();
     assert!(cases.len() > 300);
-    let mut worst: f64 = 0.0;
-    let mut failures = Vec::new();
+    let (mut failures, mut agreement) = (Vec::new(), BTreeMap::new());
     for case in &cases {
         let outcome = check(case);
         if is_documented_deviation(case) {
@@ -150,7 +151,9 @@ fn agrees_with_diffusers() {
             continue;
         }
         if let Ok(off) = outcome {
-            worst = worst.max(off);
+            let (count, worst) = agreement.entry((case.sampler.as_str(), case.grid.as_deref())).or_insert((0, 0.0));
+            *count += 1;
+            *worst = off.max(*worst);
         }
         if !matches!(outcome, Ok(off) if off <= 1e-4) {
             let Case { sampler, config, grid, steps, eta, .. } = case;
@@ -158,8 +161,21 @@ fn agrees_with_diffusers() {
             failures.push(format!("{sampler} {grid:?} {steps} eta {eta} {config}: {outcome:?}"));
         }
     }
-    println!("largest deviation: {worst:.1e} in {} cases", cases.len());
+    print_agreement(&agreement);
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+/// The number of cases and their largest deviation by sampler and grid.
+fn print_agreement(agreement: &BTreeMap<(&str, Option<&str>), (usize, f64)>) {
+    let grids = [None, Some("leading"), Some("linspace"), Some("trailing"), Some("karras")];
+    let cell = |sampler, grid| match agreement.get(&(sampler, grid)) {
+        Some((count, worst)) => format!("{worst:.0e} ({count})"),
+        None => "-".into(),
+    };
+    let row = |sampler| [String::from(sampler)].into_iter().chain(grids.map(|grid| cell(sampler, grid))).collect();
+    let reproduced = SAMPLERS.into_iter().filter(|sampler| agreement.contains_key(&(*sampler, None)));
+    let columns = ["sampler", "the configuration's grid", "leading", "linspace", "trailing", "karras"];
+    print_table("Agreement with diffusers", &columns, &reproduced.map(row).collect::<Vec<_>>());
 }
 
 #[test]

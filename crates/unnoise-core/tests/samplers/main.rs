@@ -1,4 +1,6 @@
 //! The samplers' proofs: exact moments, order of convergence, equivalences, and diffusers' own results.
+//!
+//! Under `--nocapture` they print the tables of `docs/samplers.md`.
 
 mod diffusers;
 mod moments;
@@ -98,4 +100,12 @@ impl Noise for Silence {
     fn normal(&mut self, _: usize, _: Purpose, n: usize, [c, h, w]: Shape) -> Batch {
         Array4::zeros((n, c, h, w))
     }
+}
+
+/// Prints a table in Markdown, in one piece, since the tests run side by side.
+fn print_table(title: &str, columns: &[&str], rows: &[Vec<String>]) {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let header = line(&columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>());
+    let body: String = rows.iter().map(|row| line(row)).collect();
+    println!("\n### {title}\n\n{header}{}\n{body}", "|---".repeat(columns.len()) + "|");
 }

@@ -1,4 +1,4 @@
-//! The order of convergence of the deterministic samplers in double precision.
+//! The order of convergence of the deterministic samplers in double precision; `docs/samplers.md` has the table.
 //!
 //! The coordinate of the grid is `log(sigma / alpha)`, from 20 to 0.05 in N equal steps (`smooth_grid`), and there is no step to zero.
 //! Global error is `C N^-p` with
@@ -10,7 +10,7 @@
 use ndarray::Zip;
 use unnoise_core::{Batch, Denoiser, ExactPrior, Level, Noise, Oracle, Purpose, Sampler, Scales, Streams};
 
-use super::{SHAPE, Silence, gaussian, mixture, modes, run, smooth_grid, vp};
+use super::{SHAPE, Silence, gaussian, mixture, modes, print_table, run, smooth_grid, vp};
 
 const SAMPLES: usize = 16;
 const DETERMINISTIC: [(&str, f64); 5] =
@@ -56,14 +56,17 @@ fn slopes(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, end: &Batch) -> (V
     (errors.windows(2).map(|pair| (pair[0] / pair[1]).log2()).collect(), errors[3])
 }
 
-fn show<P: ExactPrior>(prior_name: &str, prior: P) -> Vec<String> {
+fn measure<P: ExactPrior>(prior_name: &str, prior: P, rows: &mut Vec<Vec<String>>) -> Vec<String> {
     let end = reference(&prior, &start(smooth_grid(1).steps[0].from));
     let denoiser = Oracle::new(prior, vp());
     let mut failures = Vec::new();
     for (name, mut sampler) in modes() {
         let Some((_, order)) = DETERMINISTIC.into_iter().find(|(deterministic, _)| *deterministic == name) else { continue };
         let (slopes, error) = slopes(sampler.as_mut(), &denoiser, &end);
-        println!("| {name} | {prior_name} | {order} | {:.3} {:.3} {:.3} | {error:.1e} |", slopes[0], slopes[1], slopes[2]);
+        let mut row = vec![name.to_owned(), prior_name.to_owned(), order.to_string()];
+        row.extend(slopes.iter().map(|slope| format!("{slope:.3}")));
+        row.push(format!("{error:.1e}"));
+        rows.push(row);
         if (slopes[2] - order).abs() > 0.1 {
             failures.push(format!("{name} on the {prior_name}: slope {:.3} instead of {order}", slopes[2]));
         }
@@ -71,12 +74,16 @@ fn show<P: ExactPrior>(prior_name: &str, prior: P) -> Vec<String> {
     failures
 }
 
-/// Prints the documentation's table under `--nocapture`.
 #[test]
 fn global_error_falls_with_the_derived_order() {
-    println!("| sampler | prior | order | slopes, N = 64 to 128 to 256 to 512 | RMS error at 512 |\n|---|---|---|---|---|");
-    let mut failures = show("Gaussian", gaussian());
-    failures.extend(show("mixture", mixture()));
+    let mut rows = Vec::new();
+    let mut failures = measure("Gaussian", gaussian(), &mut rows);
+    failures.extend(measure("mixture", mixture(), &mut rows));
+    print_table(
+        "Order of convergence",
+        &["sampler", "prior", "order", "slope, N = 64 to 128", "128 to 256", "256 to 512", "RMS error at 512"],
+        &rows,
+    );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
