@@ -221,15 +221,27 @@ fn ddnm_plus_accounts_for_all_noise() {
     }
 }
 
+/// Without noise, what claims to serve `sigma_y = 0` reproduces the measurement, redundant rows included.
 #[test]
-fn noiseless_ddnm_plus_reproduces_the_measurement() {
+fn noiseless_measurements_are_reproduced() {
     let prior = gaussian();
     let denoiser = Oracle::new(prior.clone(), schedule());
-    let op = Dense::new(random_matrix(3, D, 1), SHAPE).unwrap();
-    let measurement = measure(&prior, &op, 0.0, 3);
     let grid = Grid::log_snr(denoiser.schedule(), 20).unwrap();
-    let x0 = draw(&DdnmPlus::default(), &denoiser, &measurement, &grid, 5);
-    assert!(largest(&(op.forward(&x0) - &measurement.y)) < 1e-9);
+    for (name, settings, bound) in [
+        ("ddnm-plus", serde_json::json!({}), 1e-9),
+        // Its covariance model is not the prior's, so only up to the last noise level squared.
+        ("pigdm", serde_json::json!({}), 1e-3),
+        ("mmps", serde_json::json!({ "tolerance": 1e-8 }), 1e-6),
+        ("diffpir", serde_json::json!({}), 0.2),
+    ] {
+        let method = method_by_name(name, &settings).unwrap();
+        for (case, matrix) in [("wide", random_matrix(3, D, 1)), ("tall", random_matrix(12, D, 2))] {
+            let op = Dense::new(matrix, SHAPE).unwrap();
+            let measurement = measure(&prior, &op, 0.0, 3);
+            let misfit = largest(&(op.forward(&draw(&*method, &denoiser, &measurement, &grid, 5)) - &measurement.y));
+            assert!(misfit < bound, "{name}, {case}: {misfit:e}");
+        }
+    }
 }
 
 /// One step against the formulas of the paper with the proximal point by dense normal equations.
