@@ -75,10 +75,16 @@ fn killed_runs_end_in_the_same_bits() {
     let expected = train(&folder.path().join("uninterrupted")).checkpoint();
     let whole = start.elapsed().max(Duration::from_millis(100));
 
+    // A child is killed a random moment after a random number of new checkpoints, none or one, so that kills fall everywhere,
+    // into saving too, and a slow machine gets through all the same.
+    let interval = whole.div_f64((STEPS / config().checkpoint_every) as f64);
     let directory = folder.path().join("killed");
-    let draws = Streams::new(1, 0..1).uniform(0, Purpose::Auxiliary, 300).swap_remove(0);
+    let run = RunDirectory::new(&directory);
+    let newest = || run.checkpoints().unwrap_or_default().last().map_or(0, |(step, _)| *step);
+    let draws = Streams::new(1, 0..1).uniform(0, Purpose::Auxiliary, 200).swap_remove(0);
     let mut kills = 0;
-    for (round, u) in draws.iter().enumerate() {
+    for pair in draws.chunks(2) {
+        let wanted = newest() + config().checkpoint_every * (2.0 * pair[0]) as u64;
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child"])
             .env(DIRECTORY, &directory)
@@ -86,27 +92,21 @@ fn killed_runs_end_in_the_same_bits() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Longer as the rounds go by, so that a slow machine gets through as well.
-        let patience = whole.mul_f64(u * (0.2 + 0.02 * round as f64));
-        let deadline = Instant::now() + patience;
-        let status = loop {
-            match child.try_wait().unwrap() {
-                None if Instant::now() >= deadline => {
-                    child.kill().unwrap();
-                    break child.wait().unwrap();
-                }
-                None => std::thread::sleep(Duration::from_millis(1)),
-                Some(status) => break status,
-            }
-        };
+        while newest() < wanted && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(interval.mul_f64(pair[1]));
+        // If it has ended by itself, this does nothing and the status says so.
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
         if status.success() {
             break;
         }
-        assert!(status.code().is_none(), "round {round}: the child failed by itself: {status}");
+        assert!(status.code().is_none(), "the child failed by itself: {status}");
         kills += 1;
     }
     assert!(kills >= 3, "only {kills} kills");
-    let run = RunDirectory::new(&directory);
+    println!("{kills} kills");
     let got = Checkpoint::read(&run.newest().unwrap()).unwrap();
     assert_eq!(got.state.step, STEPS);
     assert!(got == expected, "after {kills} kills the weights, averages or moments differ");
