@@ -87,9 +87,10 @@ fn main() -> Result<()> {
         return Err(error.into());
     }
     eprintln!("{outcome:?} at step {}", trainer.steps_done());
-    trainer.checkpoint().model()?.write(&run.root().join("export"), Precision::F16)?;
+    let model = trainer.checkpoint().model()?;
+    model.write(&run.root().join("export"), Precision::F16)?;
     let levels = [0, 20, 50, 100, 200, 300, 400, 500, 700, 999];
-    let losses = held_out_losses(trainer.config(), &trainer.state().ema, &read(&data.join("test.npz"))?, &levels, 7, &device)?;
+    let losses = held_out_losses(&model, &read(&data.join("test.npz"))?, &levels, 7, &device)?;
     println!("level,held_out_loss");
     levels.iter().zip(losses).for_each(|(level, loss)| println!("{level},{loss:.6}"));
     Ok(())

@@ -18,7 +18,7 @@ use frechet::{frechet_distance, self_check};
 use ndarray::{Axis, concatenate, s, stack};
 use unnoise_core::{Batch, Denoiser, SamplerOptions, Spacing, Streams, sample, start_noise, unobserved};
 use unnoise_io::{DatasetConfig, Overwrite, Pixels, Range, SheetConfig, read_dataset, sheet};
-use unnoise_nn::{DiffusionModel, TrainConfig, TrainingImages, held_out_losses};
+use unnoise_nn::{DiffusionModel, TrainingImages, held_out_losses};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -69,8 +69,7 @@ fn main() -> Result<()> {
     let ((train, labels), (test, truth)) = (read(&Path::new(data).join("train.npz"))?, read(&Path::new(data).join("test.npz"))?);
     let model = DiffusionModel::read(Path::new(model))?;
 
-    let config = TrainConfig { prediction: model.prediction()?, ..TrainConfig::new(model.config.clone(), 1) };
-    let losses = held_out_losses(&config, &model.params, &test, &LEVELS, 7, &Device::flex())?;
+    let losses = held_out_losses(&model, &test, &LEVELS, 7, &Device::flex())?;
     println!("held-out loss, {} test digits", test.len());
     LEVELS.iter().zip(&losses).for_each(|(level, loss)| println!("  level {level:>3}  {loss:.5}"));
 

@@ -5,32 +5,33 @@ use ndarray::{Array4, Axis, stack};
 use unnoise_core::{Noise, Purpose, Streams};
 
 use super::batches::TrainingImages;
-use super::config::TrainConfig;
 use super::trainer::{noised, tensor};
-use crate::{Params, Result, Tracking, Unet};
+use crate::{DiffusionModel, Result, Tracking};
 
-/// The mean loss of `weights` over all `images` at each of `levels` (steps of the schedule).
+/// Images that are shown to the network at a time.
+const BATCH: usize = 64;
+
+/// The mean loss of a model over all `images` at each of `levels` (steps of its schedule).
 ///
-/// Image `i` meets the same noise at a level whatever the batch size, so that two runs are compared on the same numbers.
+/// Image `i` meets the same noise at a level whatever the model, so that two models are compared on the same numbers.
 ///
 /// # Errors
-/// Those of the network.
+/// Those of [`DiffusionModel::schedule`], [`DiffusionModel::prediction`] and the network.
 pub fn held_out_losses(
-    config: &TrainConfig,
-    weights: &Params,
+    model: &DiffusionModel,
     images: &TrainingImages,
     levels: &[usize],
     seed: u64,
     device: &Device,
 ) -> Result<Vec<f64>> {
-    let unet = Unet::new(&config.model, weights, device, Tracking::Frozen)?;
-    let schedule = config.schedule.build()?;
+    let (schedule, prediction) = (model.schedule()?, model.prediction()?);
+    let unet = model.unet(device, Tracking::Frozen)?;
     let n = images.len();
-    let labels = images.labels().filter(|_| config.model.num_class_embeds.is_some());
+    let labels = images.labels().filter(|_| model.config.num_class_embeds.is_some());
     let at_level = |&level: &usize| -> Result<f64> {
         let mut sum = 0.0;
-        for from in (0..n).step_by(config.batch) {
-            let rows = from..n.min(from + config.batch);
+        for from in (0..n).step_by(BATCH) {
+            let rows = from..n.min(from + BATCH);
             let count = rows.len();
             let shown: Vec<_> = rows.clone().map(|i| images.image(i)).collect();
             let views: Vec<_> = shown.iter().map(|image| image.view()).collect();
@@ -38,9 +39,9 @@ pub fn held_out_losses(
             let mut streams = Streams::new(seed, from as u32..(from + count) as u32);
             let eps = streams.normal(level, Purpose::Auxiliary, count, images.shape()).mapv(|v| v as f32);
             let steps = vec![level; count];
-            let (x_t, target) = noised(&schedule, config.prediction, &x0, &eps, &steps);
-            let prediction = unet.forward(tensor(x_t, device), &vec![level as f64; count], labels.map(|l| &l[rows]))?;
-            let loss = (prediction - tensor(target, device)).square().mean();
+            let (x_t, target) = noised(&schedule, prediction, &x0, &eps, &steps);
+            let output = unet.forward(tensor(x_t, device), &vec![level as f64; count], labels.map(|l| &l[rows]))?;
+            let loss = (output - tensor(target, device)).square().mean();
             sum += count as f64 * f64::from(loss.into_scalar::<f32>());
         }
         Ok(sum / n as f64)

@@ -284,3 +284,32 @@ fn check_images(config: &TrainConfig, images: &TrainingImages) -> Result<()> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each target together with the noisy image gives the clean one back.
+    #[test]
+    fn targets_determine_the_image() {
+        let schedule = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
+        let x0 = Array4::from_shape_fn((3, 1, 2, 2), |(n, _, i, j)| 0.3 * n as f32 - 0.2 * i as f32 + 0.1 * j as f32);
+        let eps = x0.mapv(|v| (40.0 * v).sin());
+        let levels = [0, 300, 700];
+        for prediction in [Prediction::Eps, Prediction::X0, Prediction::V] {
+            let (x_t, target) = noised(&schedule, prediction, &x0, &eps, &levels);
+            for (i, &level) in levels.iter().enumerate() {
+                let Scales { alpha, sigma } = schedule.scales(schedule.time(level));
+                let row = |a: &Array4<f32>| a.index_axis(Axis(0), i).mapv(f64::from);
+                let (x_t, target) = (row(&x_t), row(&target));
+                let recovered = match prediction {
+                    Prediction::X0 => target,
+                    Prediction::V => x_t * alpha - target * sigma,
+                    _ => (x_t - target * sigma) / alpha,
+                };
+                let error = (recovered - row(&x0)).iter().fold(0.0f64, |worst, e| worst.max(e.abs()));
+                assert!(error < 2e-6, "{prediction:?} at level {level}: {error}");
+            }
+        }
+    }
+}
