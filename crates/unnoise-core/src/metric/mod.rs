@@ -1,5 +1,6 @@
 //! Numbers that say how good an image, or a set of posterior samples, is.
 
+mod crps;
 mod frechet;
 mod image;
 mod measurement;
@@ -9,6 +10,7 @@ mod sliced_wasserstein;
 #[cfg(test)]
 mod tests;
 
+pub use crps::crps;
 pub use frechet::frechet_distance;
 pub use image::{psnr, ssim};
 pub use measurement::chi_square;
