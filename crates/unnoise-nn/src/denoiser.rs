@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Axis, Slice};
 use unnoise_core::{Batch, Conversion, Denoiser, Level, Linearized, Prediction, Schedule, Shape, check_shape, element_shape};
 
@@ -73,38 +73,17 @@ impl UnetDenoiser {
         t * self.steps - 1.0
     }
 
-    /// The network's raw output, all channels.
-    ///
-    /// # Errors
-    /// As [`Unet::forward`].
-    pub fn predict(&self, x: &Batch, timestep: f64, label: Option<usize>) -> Result<Batch> {
-        let channels = self.unet.config().out_channels;
-        self.by_chunks(x, channels, |part| self.run(self.to_tensor(part, false), timestep, label))
-    }
-
-    fn run(&self, x: Tensor<4>, timestep: f64, label: Option<usize>) -> Result<Tensor<4>> {
-        let n = x.dims()[0];
-        self.unet.forward(x, &vec![timestep; n], label.map(|label| vec![label; n]).as_deref())
+    fn run(&self, x: Tensor<4>, timestep: f64) -> Result<Tensor<4>> {
+        run(&self.unet, x, timestep, self.label)
     }
 
     /// Applies `f` to at most `chunk` images at a time.
-    fn by_chunks(&self, x: &Batch, channels: usize, mut f: impl FnMut(&Batch) -> Result<Tensor<4>>) -> Result<Batch> {
-        let (n, _, h, w) = x.dim();
-        let mut result = Batch::zeros((n, channels, h, w));
-        for start in (0..n).step_by(self.chunk) {
-            let rows = Slice::from(start..n.min(start + self.chunk));
-            let part = f(&x.slice_axis(Axis(0), rows).to_owned())?;
-            let values: Vec<f32> = part.into_data().try_to_vec().expect("the network computes in f32");
-            result.slice_axis_mut(Axis(0), rows).iter_mut().zip(values).for_each(|(to, from)| *to = f64::from(from));
-        }
-        Ok(result)
+    fn by_chunks(&self, x: &Batch, channels: usize, f: impl FnMut(&Batch) -> Result<Tensor<4>>) -> Result<Batch> {
+        by_chunks(x, channels, self.chunk, f)
     }
 
     fn to_tensor(&self, x: &Batch, tracked: bool) -> Tensor<4> {
-        let (n, c, h, w) = x.dim();
-        let data = TensorData::new(x.iter().map(|v| *v as f32).collect::<Vec<f32>>(), [n, c, h, w]);
-        let device = self.unet.device();
-        if tracked { Tensor::from_data(data, &device.clone().autodiff()).require_grad() } else { Tensor::from_data(data, device) }
+        to_tensor(x, self.unet.device(), tracked)
     }
 
     /// The channels that predict.
@@ -114,7 +93,7 @@ impl UnetDenoiser {
 
     fn graph(&self, x: &Batch, level: Level) -> Result<Graph> {
         let input = self.to_tensor(x, true);
-        let output = self.mean_channels(self.run(input.clone(), self.timestep(level.t), self.label)?);
+        let output = self.mean_channels(self.run(input.clone(), self.timestep(level.t))?);
         Ok(Graph { input, output })
     }
 
@@ -134,6 +113,45 @@ impl UnetDenoiser {
         check_shape(x, shape, "x", at)?;
         Ok(shape)
     }
+}
+
+impl Unet {
+    /// The network's raw output on a batch, all channels, at most [`DEFAULT_CHUNK`] images at once.
+    ///
+    /// # Shapes
+    /// `x` is `[n, in_channels, h, w]`, the result `[n, out_channels, h, w]`.
+    ///
+    /// # Errors
+    /// As [`Unet::forward`].
+    pub fn predict(&self, x: &Batch, timestep: f64, label: Option<usize>) -> Result<Batch> {
+        by_chunks(x, self.config().out_channels, DEFAULT_CHUNK, |part| {
+            run(self, to_tensor(part, self.device(), false), timestep, label)
+        })
+    }
+}
+
+fn run(unet: &Unet, x: Tensor<4>, timestep: f64, label: Option<usize>) -> Result<Tensor<4>> {
+    let n = x.dims()[0];
+    unet.forward(x, &vec![timestep; n], label.map(|label| vec![label; n]).as_deref())
+}
+
+/// Applies `f` to at most `chunk` images at a time.
+fn by_chunks(x: &Batch, channels: usize, chunk: usize, mut f: impl FnMut(&Batch) -> Result<Tensor<4>>) -> Result<Batch> {
+    let (n, _, h, w) = x.dim();
+    let mut result = Batch::zeros((n, channels, h, w));
+    for start in (0..n).step_by(chunk) {
+        let rows = Slice::from(start..n.min(start + chunk));
+        let part = f(&x.slice_axis(Axis(0), rows).to_owned())?;
+        let values: Vec<f32> = part.into_data().try_to_vec().expect("the network computes in f32");
+        result.slice_axis_mut(Axis(0), rows).iter_mut().zip(values).for_each(|(to, from)| *to = f64::from(from));
+    }
+    Ok(result)
+}
+
+fn to_tensor(x: &Batch, device: &Device, tracked: bool) -> Tensor<4> {
+    let (n, c, h, w) = x.dim();
+    let data = TensorData::new(x.iter().map(|v| *v as f32).collect::<Vec<f32>>(), [n, c, h, w]);
+    if tracked { Tensor::from_data(data, &device.clone().autodiff()).require_grad() } else { Tensor::from_data(data, device) }
 }
 
 /// `a x + b y`, where a factor of zero means that the other is not needed.
@@ -161,7 +179,7 @@ impl Denoiser for UnetDenoiser {
         let [channels, ..] = self.check(x, "UnetDenoiser::x0_hat")?;
         let conversion = self.conversion(level)?;
         let timestep = self.timestep(level.t);
-        let forward = |part: &Batch| Ok(self.mean_channels(self.run(self.to_tensor(part, false), timestep, self.label)?));
+        let forward = |part: &Batch| Ok(self.mean_channels(self.run(self.to_tensor(part, false), timestep)?));
         Ok(combine(conversion, x, self.by_chunks(x, channels, forward).map_err(outside)?))
     }
 

@@ -6,6 +6,7 @@
 
 mod bridge;
 mod denoiser;
+mod device;
 mod error;
 mod files;
 mod model;
@@ -15,6 +16,7 @@ mod train;
 mod unet;
 
 pub use denoiser::*;
+pub use device::*;
 pub use error::*;
 pub use model::*;
 pub use params::*;

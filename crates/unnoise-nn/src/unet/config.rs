@@ -18,6 +18,16 @@ pub enum SampleSize {
     Sides([usize; 2]),
 }
 
+impl SampleSize {
+    /// Height and width.
+    pub fn sides(self) -> [usize; 2] {
+        match self {
+            Self::Square(side) => [side; 2],
+            Self::Sides(sides) => sides,
+        }
+    }
+}
+
 /// How a time embedding enters a residual block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
