@@ -16,6 +16,13 @@ pub enum Overwrite {
     Force,
 }
 
+impl Overwrite {
+    /// What a `--force` flag says.
+    pub fn from_flag(force: bool) -> Self {
+        if force { Self::Force } else { Self::Never }
+    }
+}
+
 /// Writes a file beside its place and renames it into place when it is complete.
 ///
 /// Whatever happens, `path` holds its old content or the whole new one. A path that exists and is no regular file (`/dev/null`, a
