@@ -1,0 +1,212 @@
+//! The table of posterior methods on held-out digits, in `docs/digits.md`.
+//!
+//! ```text
+//! cargo run --release -p unnoise --example digits_table -- tune  DATA     settings, by the CRPS on training digits
+//! cargo run --release -p unnoise --example digits_table -- table DATA     the table, on held-out digits
+//! ```
+//!
+//! `DATA` is the folder that `tools/fetch_digits.py` makes. The table is Markdown on stdout; progress goes to stderr.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use ndarray::Axis;
+use serde_json::{Value, json};
+use unnoise::core::{
+    Batch, OperatorConfig, OperatorSpec, Purpose, Ranks, Streams, chi_square, crps, method_by_name, pseudo_inverse, psnr, ssim,
+    total_variation,
+};
+use unnoise::io::{ReadOptions, read_images};
+use unnoise::nn::open_device;
+use unnoise::{GridKind, MeasuredImage, Prior, ReconstructConfig, Result, reconstruct, to_unit};
+
+const SIGMA_Y: f64 = 0.05;
+const TASKS: [(&str, &str); 2] = [("box inpainting", "box:12"), ("4x super-resolution", "downsample:4,kernel=bicubic")];
+const SAMPLES: usize = 19;
+/// Network evaluations of a sample, at most; a step of any method is one.
+const EVALUATIONS: usize = 50;
+
+/// A method with the settings that were tuned for each task: those with the lowest CRPS on training digits, as `tune` printed them.
+struct Row {
+    method: &'static str,
+    settings: [Value; 2],
+}
+
+fn rows() -> Vec<Row> {
+    let same = |method, settings: Value| Row { method, settings: [settings.clone(), settings] };
+    vec![
+        same("mmps", json!({ "eta": 1.0 })),
+        same("tds", json!({ "particles": 4 })),
+        same("pigdm", json!({ "eta": 1.0 })),
+        same("dps", json!({ "zeta": 0.3 })),
+        same("ddnm-plus", json!({ "eta": 0.85 })),
+        same("diffpir", json!({ "lambda": 7.0, "zeta": 0.3 })),
+    ]
+}
+
+/// What `tune` tries.
+fn candidates(method: &str) -> Vec<Value> {
+    let of = |key: &str, values: &[f64]| values.iter().map(|v| json!({ key: v })).collect();
+    match method {
+        "mmps" => of("eta", &[0.0, 0.5, 1.0]),
+        "tds" => vec![json!({ "particles": 2 }), json!({ "particles": 4 }), json!({ "particles": 8 })],
+        "pigdm" => [0.1, 0.3, 1.0].iter().flat_map(|v| [0.5, 1.0].map(|eta| json!({ "eta": eta, "prior_variance": v }))).collect(),
+        "dps" => of("zeta", &[0.03, 0.1, 0.3, 1.0]),
+        "ddnm-plus" => of("eta", &[0.5, 0.85, 1.0]),
+        _ => [1.0, 3.0, 10.0].iter().flat_map(|l| [0.3, 1.0].map(|zeta| json!({ "lambda": l, "zeta": zeta }))).collect(),
+    }
+}
+
+/// Particles share the evaluations: fewer steps for more of them.
+fn steps(settings: &Value) -> usize {
+    settings["particles"].as_u64().map_or(EVALUATIONS, |particles| EVALUATIONS / particles as usize)
+}
+
+fn digits(data: &Path, file: &str, count: usize, seed: u64) -> Result<Vec<Batch>> {
+    let images = read_images(&data.join(file), ReadOptions::default())?;
+    // The digits with the smallest of `seed`'s uniform numbers: a random choice without replacement.
+    let keys = Streams::new(seed, 0..1).uniform(0, Purpose::Auxiliary, images.dim().0).remove(0);
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    order.sort_by(|a, b| keys[*a].total_cmp(&keys[*b]));
+    Ok(order.into_iter().take(count).map(|i| images.select(Axis(0), &[i])).collect())
+}
+
+/// What was found for one method on one task.
+#[derive(Default)]
+struct Scores {
+    psnr: f64,
+    ssim: f64,
+    chi_square: f64,
+    crps: f64,
+    forward: f64,
+    vjp: f64,
+    seconds: f64,
+}
+
+fn score(prior: &Prior, spec: &str, row: (&str, &Value), images: &[Batch], samples: usize, ranks: &mut Ranks) -> Result<Scores> {
+    let (method, settings) = row;
+    let mut scores = Scores::default();
+    let share = 1.0 / images.len() as f64;
+    for (i, image) in images.iter().enumerate() {
+        let measured =
+            MeasuredImage::simulate(image, OperatorConfig::from(spec.parse::<OperatorSpec>()?), SIGMA_Y, i as u64, true)?;
+        let config = ReconstructConfig {
+            method: method.into(),
+            settings: settings.clone(),
+            samples,
+            steps: steps(settings),
+            grid: GridKind::Uniform,
+            seed: 1000 + i as u64,
+            batch: if method == "tds" { 5 } else { samples },
+        };
+        let result = reconstruct(prior, &measured.measurement()?, Some(image), &config, &mut |_| ControlFlow::Continue(()))?;
+        let report = &result.report;
+        scores.psnr += share * report.psnr.unwrap_or(f64::NAN);
+        scores.ssim += share * report.ssim.unwrap_or(f64::NAN);
+        scores.chi_square += share * report.chi_square.as_ref().map_or(f64::NAN, |all| all.iter().sum::<f64>() / all.len() as f64);
+        scores.crps += share * crps(&result.samples, image)?;
+        let each = share / samples as f64;
+        scores.forward += each * report.evaluations.forward as f64;
+        scores.vjp += each * report.evaluations.adjoint as f64;
+        scores.seconds += each * report.seconds;
+        ranks.add(&result.samples, image, 0.02, &Streams::new(77, i as u32..i as u32 + 1))?;
+    }
+    Ok(scores)
+}
+
+fn tune(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
+    let images = digits(data, "train.npz", 8, 5)?;
+    println!("| task | method | settings | CRPS | PSNR | chi-square |\n|---|---|---|---|---|---|");
+    for (task, spec) in TASKS {
+        for Row { method, .. } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
+            for settings in candidates(method) {
+                let s = score(prior, spec, (method, &settings), &images, 9, &mut Ranks::new(9))?;
+                println!("| {task} | {method} | `{settings}` | {:.4} | {:.2} | {:.2} |", s.crps, s.psnr, s.chi_square);
+            }
+        }
+        for weight in WEIGHTS {
+            println!("| {task} | total variation | `{weight}` | | {:.2} | |", baseline(spec, &images, Some(weight))?.psnr);
+        }
+    }
+    Ok(())
+}
+
+/// The weights of total variation that `tune` tries, in the model's units.
+const WEIGHTS: [f64; 5] = [0.003, 0.01, 0.03, 0.1, 0.3];
+/// The best of them for each task.
+const TUNED_WEIGHTS: [f64; 2] = [0.03, 0.03];
+
+/// The pseudo-inverse, or total variation with a weight.
+fn baseline(spec: &str, images: &[Batch], weight: Option<f64>) -> Result<Scores> {
+    let mut scores = Scores::default();
+    let share = 1.0 / images.len() as f64;
+    for (i, image) in images.iter().enumerate() {
+        let measured =
+            MeasuredImage::simulate(image, OperatorConfig::from(spec.parse::<OperatorSpec>()?), SIGMA_Y, i as u64, true)?;
+        let measurement = measured.measurement()?;
+        let started = Instant::now();
+        let x = match weight {
+            None => pseudo_inverse(&measurement)?,
+            Some(weight) => total_variation(&measurement, weight, 1e-4, 5000)?.x,
+        };
+        scores.seconds += share * started.elapsed().as_secs_f64();
+        scores.chi_square += share * chi_square(&measurement, &x)?[0];
+        let clipped = to_unit(&x).mapv(|v| v.clamp(0.0, 1.0));
+        scores.psnr += share * psnr(&clipped, image, 1.0)?[0];
+        scores.ssim += share * ssim(&clipped, image, 1.0)?[0];
+    }
+    Ok(scores)
+}
+
+fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
+    let images = digits(data, "test.npz", 20, 6)?;
+    for (t, (task, spec)) in TASKS.into_iter().enumerate() {
+        println!("\n### {task}: `{spec}`, sigma_y {SIGMA_Y}\n");
+        println!("| method | settings | evaluations | s | PSNR | SSIM | chi-square | CRPS | 90 % | 50 % | pixels |");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|");
+        for Row { method, settings } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
+            let (settings, mut ranks) = (&settings[t], Ranks::new(SAMPLES));
+            let s = score(prior, spec, (method, settings), &images, SAMPLES, &mut ranks)?;
+            let (wide, narrow) = (ranks.coverage(1, SAMPLES)?, ranks.coverage(5, 15)?);
+            println!(
+                "| `{method}` ({}) | `{settings}` | {:.0} + {:.0} | {:.2} | {:.2} | {:.3} | {:.2} | {:.4} | {:.1} | {:.1} | {:.0} % |",
+                method_by_name(method, settings)?.target(),
+                s.forward,
+                s.vjp,
+                s.seconds,
+                s.psnr,
+                s.ssim,
+                s.chi_square,
+                s.crps,
+                100.0 * wide.found,
+                100.0 * narrow.found,
+                100.0 * ranks.share()
+            );
+        }
+        for (name, weight) in [("pseudo-inverse", None), ("total variation", Some(TUNED_WEIGHTS[t]))] {
+            let s = baseline(spec, &images, weight)?;
+            let settings = weight.map_or(String::new(), |w| format!("weight {w}"));
+            println!("| {name} | {settings} | | {:.2} | {:.2} | {:.3} | {:.2} | | | | |", s.seconds, s.psnr, s.ssim, s.chi_square);
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (mode, data, only) = match &arguments[..] {
+        [mode, data] => (mode.as_str(), Path::new(data), None),
+        [mode, data, only] => (mode.as_str(), Path::new(data), Some(only.as_str())),
+        _ => ("", Path::new(""), None),
+    };
+    let prior = Prior::digits(&open_device("cpu")?)?;
+    match mode {
+        "tune" => tune(&prior, data, only),
+        "table" => table(&prior, data, only),
+        _ => {
+            eprintln!("usage: digits_table tune|table DATA [METHOD]");
+            std::process::exit(2)
+        }
+    }
+}

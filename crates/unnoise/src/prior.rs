@@ -1,0 +1,125 @@
+//! Trained priors.
+
+use std::path::Path;
+
+use serde_json::Value;
+use unnoise_core::{Batch, Denoiser, Level, Linearized, Schedule, SchedulerConfig, Shape};
+use unnoise_nn::{Device, DiffusionModel, SampleSize, UnetDenoiser};
+
+use crate::{Error, Result};
+
+/// A trained prior on a device: a network, the process it was trained for, and what is known of it.
+///
+/// ```no_run
+/// use unnoise::{Prior, nn::open_device};
+/// let prior = Prior::load("my-model".as_ref(), &open_device("cpu")?)?;
+/// println!("{} draws images of shape {:?}", prior.name(), prior.shape());
+/// # Ok::<(), unnoise::Error>(())
+/// ```
+pub struct Prior {
+    name: String,
+    denoiser: UnetDenoiser,
+    scheduler: SchedulerConfig,
+    shape: Shape,
+    weights_sha256: String,
+    about: Option<Value>,
+}
+
+impl Prior {
+    /// The prior in a model directory, as `unnoise train` or diffusers wrote it.
+    ///
+    /// # Errors
+    /// [`Error::Network`] for a directory that is none or is damaged; [`Error::Argument`] for a model without an image size.
+    pub fn load(directory: &Path, device: &Device) -> Result<Self> {
+        Self::new(&directory.display().to_string(), DiffusionModel::read(directory)?, device)
+    }
+
+    /// The built-in prior of handwritten digits, 32x32, trained on 9,000 digits of MNIST (`models/digits/`).
+    ///
+    /// # Errors
+    /// None in a binary that passed its tests.
+    pub fn digits(device: &Device) -> Result<Self> {
+        macro_rules! file {
+            ($name:literal) => {
+                concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/digits/", $name)
+            };
+        }
+        let model = DiffusionModel::from_bytes(
+            "built-in digits",
+            include_str!(file!("config.json")),
+            include_bytes!(file!("diffusion_pytorch_model.safetensors")),
+            Some(include_str!(file!("scheduler_config.json"))),
+            Some(include_str!(file!("unnoise.json"))),
+        )?;
+        Self::new("built-in digits", model, device)
+    }
+
+    /// The prior of a model.
+    ///
+    /// # Errors
+    /// [`Error::Network`] for a model without a scheduler configuration; [`Error::Argument`] for one without an image size.
+    pub fn new(name: &str, model: DiffusionModel, device: &Device) -> Result<Self> {
+        let Some([h, w]) = model.config.sample_size.map(SampleSize::sides) else {
+            let (expected, got) = ("in the model's config.json".into(), "none".into());
+            return Err(Error::Argument { what: "sample_size", expected, got, at: "Prior::new" });
+        };
+        Ok(Self {
+            name: name.into(),
+            shape: [model.config.in_channels, h, w],
+            weights_sha256: model.params.sha256(),
+            denoiser: model.denoiser(device)?,
+            scheduler: model.scheduler.unwrap_or_default(),
+            about: model.about,
+        })
+    }
+
+    /// Conditions every evaluation on a class.
+    #[must_use]
+    pub fn with_label(self, label: Option<usize>) -> Self {
+        Self { denoiser: self.denoiser.with_label(label), ..self }
+    }
+
+    /// Where it came from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The shape of its images, `[c, h, w]`.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The process that it was trained for.
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    /// The SHA-256 of its weights.
+    pub fn weights_sha256(&self) -> &str {
+        &self.weights_sha256
+    }
+
+    /// What its `unnoise.json` says, if it has one.
+    pub fn about(&self) -> Option<&Value> {
+        self.about.as_ref()
+    }
+
+    /// The network behind the seam.
+    pub fn network(&self) -> &UnetDenoiser {
+        &self.denoiser
+    }
+}
+
+impl Denoiser for Prior {
+    fn schedule(&self) -> &dyn Schedule {
+        self.denoiser.schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> unnoise_core::Result<Batch> {
+        self.denoiser.x0_hat(x, level)
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> unnoise_core::Result<Linearized<'a>> {
+        self.denoiser.linearize(x, level)
+    }
+}

@@ -1,0 +1,248 @@
+//! Posterior samples of a measured image.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use ndarray::{Axis, concatenate};
+use serde_json::Value;
+use unnoise_core::{
+    Batch, Counted, CountedOperator, Denoiser, Drawn, Grid, Measurement, Streams, chi_square, default_settings, method_by_name,
+    psnr, ssim,
+};
+use unnoise_io::{Picture, Range, ReconstructionView};
+
+use crate::{Error, MeasuredImage, Pair, Prior, Report, Result};
+
+/// Where the steps of a run are placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GridKind {
+    /// Equal steps of the schedule's time.
+    #[default]
+    Uniform,
+    /// Equal steps of `(sigma / alpha)^(1/7)`.
+    Karras,
+    /// Equal steps of the logarithm of the signal-to-noise ratio.
+    LogSnr,
+}
+
+impl GridKind {
+    /// The grid of this name: `uniform`, `karras` or `log-snr`.
+    ///
+    /// # Errors
+    /// [`Error::Core`] with the names that exist.
+    pub fn by_name(name: &str) -> Result<Self> {
+        match name {
+            "uniform" => Ok(Self::Uniform),
+            "karras" => Ok(Self::Karras),
+            "log-snr" => Ok(Self::LogSnr),
+            _ => {
+                let known = ["uniform", "karras", "log-snr"].map(String::from).to_vec();
+                Err(unnoise_core::Error::Unknown { kind: "grid", name: name.into(), known }.into())
+            }
+        }
+    }
+
+    /// The grid of `steps` steps on the prior's schedule.
+    ///
+    /// # Errors
+    /// Those of [`Grid`].
+    pub fn grid(self, prior: &dyn Denoiser, steps: usize) -> Result<Grid> {
+        let schedule = prior.schedule();
+        Ok(match self {
+            Self::Uniform => Grid::uniform(schedule, steps)?,
+            Self::Karras => Grid::karras(schedule, steps)?,
+            Self::LogSnr => Grid::log_snr(schedule, steps)?,
+        })
+    }
+}
+
+/// How a reconstruction is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReconstructConfig {
+    /// The posterior method's name.
+    pub method: String,
+    /// Its settings as a JSON object: missing keys take their defaults, `null` takes all of them.
+    pub settings: Value,
+    /// The number of posterior samples.
+    pub samples: usize,
+    /// The steps of each.
+    pub steps: usize,
+    /// Where the steps are placed.
+    pub grid: GridKind,
+    /// The seed; sample `i` depends on it and on `i` alone.
+    pub seed: u64,
+    /// The number of samples that are drawn at a time; it changes memory and speed, not the samples.
+    pub batch: usize,
+}
+
+impl Default for ReconstructConfig {
+    /// The demonstration's: 19 samples, whose range is a 90 % interval.
+    fn default() -> Self {
+        Self { method: "mmps".into(), settings: Value::Null, samples: 19, steps: 50, grid: GridKind::Uniform, seed: 0, batch: 10 }
+    }
+}
+
+/// How far a reconstruction is.
+#[derive(Clone, Copy, Debug)]
+pub struct ReconstructProgress {
+    /// Samples that are finished.
+    pub samples_done: usize,
+    /// Samples in work.
+    pub samples_active: usize,
+    /// All samples.
+    pub samples: usize,
+    /// Steps done on those in work.
+    pub step: usize,
+    /// Steps of each.
+    pub steps: usize,
+}
+
+/// Posterior samples and what they say. All arrays are in `[0, 1]` pixels, not clipped.
+#[derive(Clone, Debug)]
+pub struct Reconstruction {
+    /// The samples, `[n, c, h, w]`.
+    pub samples: Batch,
+    /// Their mean, `[1, c, h, w]`.
+    pub mean: Batch,
+    /// Their standard deviation (divisor `n - 1`; 0 for one sample), `[1, c, h, w]`.
+    pub deviation: Batch,
+    /// The report.
+    pub report: Report,
+}
+
+/// Draws posterior samples for `measurement` (in the model's units, as a file's or
+/// [`Measurement::from_unit_range`] gives them).
+///
+/// Samples are drawn `config.batch` at a time. When `observer` breaks, what is finished is returned, if it is at least one batch.
+///
+/// # Errors
+/// [`Error::Argument`] for an operator on images of another shape than the prior's, or no samples; those of the method and the
+/// network; [`Error::Core`] with `Stopped` if nothing was finished.
+pub fn reconstruct(
+    prior: &Prior,
+    measurement: &Measurement<'_>,
+    truth: Option<&Batch>,
+    config: &ReconstructConfig,
+    observer: &mut dyn FnMut(&ReconstructProgress) -> ControlFlow<()>,
+) -> Result<Reconstruction> {
+    check(prior, measurement, config)?;
+    let started = Instant::now();
+    let method = method_by_name(&config.method, &config.settings)?;
+    let denoiser = Counted::new(prior);
+    let op = CountedOperator::new(measurement.op);
+    let counted = Measurement::new(&op, measurement.y.clone(), measurement.sigma_y)?;
+    let grid = config.grid.grid(prior, config.steps)?;
+    let mut parts: Vec<Batch> = Vec::new();
+    let mut diagnostics = Vec::new();
+    let mut done = 0;
+    while done < config.samples {
+        let active = config.batch.min(config.samples - done);
+        let streams = Streams::new(config.seed, done as u32..(done + active) as u32);
+        let mut watch = |p: &unnoise_core::Progress<'_>| {
+            observer(&ReconstructProgress {
+                samples_done: done,
+                samples_active: active,
+                samples: config.samples,
+                step: p.step + 1,
+                steps: p.steps,
+            })
+        };
+        match method.sample(&denoiser, &counted, &grid, &streams, &mut watch) {
+            Ok(Drawn { x0, diagnostics: of_part }) => {
+                parts.push(x0);
+                diagnostics.push(serde_json::to_value(of_part).unwrap_or(Value::Null));
+            }
+            Err(unnoise_core::Error::Stopped { .. }) if !parts.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+        done += active;
+    }
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    let samples = concatenate(Axis(0), &views).unwrap_or_default();
+    let calls = op.calls();
+    let evaluations = denoiser.evaluations();
+    let chi_square = (measurement.sigma_y > 0.0).then(|| chi_square(measurement, &samples)).transpose()?;
+    let samples = to_unit(&samples);
+    let (mean, deviation) = moments(&samples);
+    let clipped = mean.mapv(|v| v.clamp(0.0, 1.0));
+    let report = Report {
+        unnoise: env!("CARGO_PKG_VERSION"),
+        method: method.name().into(),
+        target: method.target().to_string(),
+        settings: merged_settings(&config.method, &config.settings)?,
+        prior: prior.name().into(),
+        weights_sha256: prior.weights_sha256().into(),
+        operator: measurement.op.spec(),
+        sigma_y: measurement.sigma_y / 2.0,
+        range: "[0,1]",
+        seed: config.seed,
+        samples_requested: config.samples,
+        samples: samples.dim().0,
+        steps: config.steps,
+        evaluations: Pair { forward: evaluations.forward, adjoint: evaluations.vjp },
+        operator_calls: Pair { forward: calls.forward, adjoint: calls.adjoint },
+        seconds: started.elapsed().as_secs_f64(),
+        chi_square,
+        chi_square_deviation: (2.0 / measurement.op.measured() as f64).sqrt(),
+        measured: measurement.op.measured(),
+        mean_deviation: deviation.mean().unwrap_or(0.0),
+        psnr: truth.map(|truth| psnr(&clipped, truth, 1.0)).transpose()?.map(|v| v[0]),
+        ssim: truth.map(|truth| ssim(&clipped, truth, 1.0)).transpose()?.map(|v| v[0]),
+        diagnostics: Value::Array(diagnostics),
+    };
+    Ok(Reconstruction { samples, mean, deviation, report })
+}
+
+impl Reconstruction {
+    /// The picture: truth, measurement, mean, standard deviation and the first samples.
+    pub fn panel(&self, measured: &MeasuredImage) -> Picture {
+        let first = |batch: &Batch| batch.index_axis(Axis(0), 0).to_owned();
+        let (truth, mean, deviation) = (measured.truth().map(first), first(&self.mean), first(&self.deviation));
+        let measurement = first(&measured.picture());
+        let note = self.report.psnr.map_or(String::new(), |psnr| format!("{psnr:.1} dB"));
+        let view = ReconstructionView {
+            truth: truth.as_ref().map(|truth| truth.view()),
+            measurement: measurement.view(),
+            mean: mean.view(),
+            deviation: deviation.view(),
+            samples: self.samples.view(),
+            mean_note: &note,
+        };
+        view.panel(Range::Unit)
+    }
+}
+
+/// Images from the model's range to `[0, 1]`.
+pub fn to_unit(images: &Batch) -> Batch {
+    images.mapv(|v| 0.5 * (v + 1.0))
+}
+
+fn check(prior: &Prior, measurement: &Measurement<'_>, config: &ReconstructConfig) -> Result<()> {
+    let argument = |what, expected: String, got: String| Error::Argument { what, expected, got, at: "reconstruct" };
+    let (shape, wanted) = (measurement.op.input_shape(), prior.shape());
+    if shape != wanted {
+        return Err(argument("the measured image", format!("{wanted:?} as the prior's"), format!("{shape:?}")));
+    }
+    if config.samples == 0 || config.samples > 1 << 20 {
+        return Err(argument("the number of samples", "1 to 1048576".into(), config.samples.to_string()));
+    }
+    if config.batch == 0 {
+        return Err(argument("the batch", "at least 1".into(), "0".into()));
+    }
+    Ok(())
+}
+
+fn moments(samples: &Batch) -> (Batch, Batch) {
+    let mean = samples.mean_axis(Axis(0)).unwrap_or_default().insert_axis(Axis(0));
+    let divisor = (samples.dim().0.max(2) - 1) as f64;
+    let squares = (samples - &mean).mapv_into(|v| v * v).sum_axis(Axis(0)).insert_axis(Axis(0));
+    (mean, squares.mapv_into(|v| (v / divisor).sqrt()))
+}
+
+fn merged_settings(method: &str, given: &Value) -> Result<Value> {
+    let mut settings = default_settings(method)?;
+    if let (Some(settings), Some(given)) = (settings.as_object_mut(), given.as_object()) {
+        settings.extend(given.clone());
+    }
+    Ok(settings)
+}

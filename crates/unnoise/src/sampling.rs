@@ -1,0 +1,92 @@
+//! Samples of a prior alone.
+
+use std::ops::ControlFlow;
+
+use ndarray::{Axis, Slice, concatenate};
+use unnoise_core::{Batch, Counted, Evaluations, Noise, Progress, Purpose, Shape, Spacing, Streams, check_shape, sample};
+
+use crate::{Error, Prior, Result};
+
+/// How samples of a prior are drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleConfig {
+    /// The sampler's name.
+    pub sampler: String,
+    /// The grid; the model's own if none is given.
+    pub spacing: Option<Spacing>,
+    /// The number of steps.
+    pub steps: usize,
+    /// The share of ancestral noise of samplers that have one.
+    pub eta: f64,
+    /// Whether the clean image's estimate is clipped where the model's configuration says so.
+    pub clip: bool,
+    /// The number of samples.
+    pub n: usize,
+    /// The seed; sample `i` depends on it and on `i` alone.
+    pub seed: u64,
+    /// The number of samples that are drawn at a time.
+    pub batch: usize,
+}
+
+/// Samples of a prior.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    /// The samples, `[n, c, h, w]`, in `[-1, 1]`, not clipped.
+    pub x0: Batch,
+    /// The network evaluations of all samples.
+    pub evaluations: Evaluations,
+}
+
+/// Draws samples of `prior`, with the samplers, grids and options of diffusers' schedulers.
+///
+/// `start` replaces the unit normals that the run starts from: they are scaled here to the grid's first level. `observer` is told the
+/// first sample of the batch in work and its progress; when it breaks, the finished batches are returned.
+///
+/// # Errors
+/// Those of the sampler's and the grid's configuration and of the network; `Stopped` if no batch was finished.
+pub fn draw(
+    prior: &Prior,
+    config: &SampleConfig,
+    start: Option<&Batch>,
+    observer: &mut dyn FnMut(usize, &Progress<'_>) -> ControlFlow<()>,
+) -> Result<Drawing> {
+    let shape = prior.shape();
+    let n = start.map_or(config.n, |start| start.dim().0);
+    if n == 0 || config.batch == 0 {
+        let got = format!("{n} and {}", config.batch);
+        return Err(Error::Argument {
+            what: "the numbers of samples and of samples at a time",
+            expected: "at least 1".into(),
+            got,
+            at: "draw",
+        });
+    }
+    if let Some(start) = start {
+        check_shape(start, shape, "the starting noise", "draw")?;
+    }
+    let grid = prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?;
+    let denoiser = Counted::new(prior);
+    let mut parts: Vec<Batch> = Vec::new();
+    for first in (0..n).step_by(config.batch) {
+        let end = n.min(first + config.batch);
+        let mut streams = Streams::new(config.seed, first as u32..end as u32);
+        let unit = match start {
+            Some(start) => start.slice_axis(Axis(0), Slice::from(first..end)).to_owned(),
+            None => unit_normals(&mut streams, end - first, shape),
+        };
+        let mut sampler = prior.scheduler().sampler(&config.sampler, config.eta, config.clip)?;
+        let mut watch = |progress: &Progress<'_>| observer(first, progress);
+        match sample(&mut *sampler, &denoiser, &grid, unit * grid.start, &mut streams, &mut watch) {
+            Ok(x0) => parts.push(x0),
+            Err(unnoise_core::Error::Stopped { .. }) if !parts.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    let x0 = concatenate(Axis(0), &views).unwrap_or_default();
+    Ok(Drawing { x0, evaluations: denoiser.evaluations() })
+}
+
+fn unit_normals(streams: &mut Streams, n: usize, shape: Shape) -> Batch {
+    streams.normal(0, Purpose::Start, n, shape)
+}
