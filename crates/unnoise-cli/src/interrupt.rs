@@ -1,0 +1,23 @@
+//! Ctrl-C: the first asks the running command to stop within a step and keep what is done, the second ends the program.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Catches Ctrl-C from now on.
+pub(crate) fn catch() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if REQUESTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; press Ctrl-C again to quit at once");
+    })
+    .context("Ctrl-C cannot be caught")
+}
+
+/// Whether Ctrl-C was pressed.
+pub(crate) fn requested() -> bool {
+    REQUESTED.load(Ordering::SeqCst)
+}
