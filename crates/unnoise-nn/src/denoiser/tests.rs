@@ -43,7 +43,7 @@ fn the_mean_follows_from_the_prediction() {
             let x = noise(3, 0);
             for k in [0, 20, STEPS - 1] {
                 let level = Level::at(denoiser.schedule(), (k + 1) as f64 / STEPS as f64);
-                let raw = denoiser.predict(&x, k as f64, None).unwrap();
+                let raw = denoiser.unet().predict(&x, k as f64, None).unwrap();
                 assert_eq!(raw.dim().1, if learned_sigma { 4 } else { 2 });
                 let f = raw.slice_axis(Axis(1), Slice::from(0..2)).to_owned();
                 let expected = match prediction {
@@ -108,8 +108,11 @@ fn what_does_not_fit_is_refused() {
         assert_eq!(denoiser.x0_hat(&x, level).is_ok(), shape.0 == 0, "{shape:?}");
         assert_eq!(denoiser.linearize(&x, level).is_ok(), shape.0 == 0, "{shape:?}");
     }
-    assert!(denoiser.predict(&noise(1, 0), f64::NAN, None).is_err());
-    assert!(denoiser.predict(&noise(1, 0), 3.0, Some(0)).is_err());
+    assert!(denoiser.unet().predict(&noise(1, 0), f64::NAN, None).is_err());
+    assert!(denoiser.unet().predict(&noise(1, 0), 3.0, Some(0)).is_err());
     let with_classes = self::denoiser(Prediction::Eps, false, Some(3));
-    assert!(with_classes.predict(&noise(1, 0), 3.0, None).is_err() && with_classes.predict(&noise(1, 0), 3.0, Some(3)).is_err());
+    assert!(
+        with_classes.unet().predict(&noise(1, 0), 3.0, None).is_err()
+            && with_classes.unet().predict(&noise(1, 0), 3.0, Some(3)).is_err()
+    );
 }
