@@ -1,6 +1,6 @@
 //! Options that every command has.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use unnoise::nn::Device;
 
 /// Options that every command has.
@@ -22,6 +22,7 @@ pub(crate) struct Common {
 impl Common {
     /// Catches Ctrl-C and starts the threads.
     pub(crate) fn start(&self) -> Result<()> {
+        ensure!(self.threads <= 1024, "--threads must be at most 1024, got {}", self.threads);
         crate::interrupt::catch()?;
         rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global().context("the CPU threads cannot be started")
     }

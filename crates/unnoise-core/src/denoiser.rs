@@ -94,6 +94,45 @@ impl<D: Denoiser> Denoiser for Counted<D> {
     }
 }
 
+/// A denoiser whose posterior mean is clamped to `[-limit, limit]`, for images that cannot leave that range.
+///
+/// A network that predicts the noise divides its error by `alpha`, so that at the first levels its estimate of the clean image is far out
+/// of the images' range; diffusers' DDPM and DDIM clip it (`clip_sample`), and a chain of few steps needs it.
+///
+/// The vector-Jacobian product is that of the clamped mean: nothing passes a value that was clamped.
+pub struct Clamped<D> {
+    inner: D,
+    limit: f64,
+}
+
+impl<D: Denoiser> Clamped<D> {
+    /// Clamps `inner` to `[-limit, limit]`; an infinite limit leaves it as it is.
+    pub fn new(inner: D, limit: f64) -> Self {
+        Self { inner, limit }
+    }
+}
+
+impl<D: Denoiser> Denoiser for Clamped<D> {
+    fn schedule(&self) -> &dyn Schedule {
+        self.inner.schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        Ok(self.inner.x0_hat(x, level)?.mapv_into(|v| v.clamp(-self.limit, self.limit)))
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        let Linearized { x0_hat, mut vjp } = self.inner.linearize(x, level)?;
+        let clamped = x0_hat.mapv(|v| v.clamp(-self.limit, self.limit));
+        let vjp = Box::new(move |v: &Batch| {
+            let mut passed = v.clone();
+            passed.zip_mut_with(&x0_hat, |v, x0| *v = if x0.abs() <= self.limit { *v } else { 0.0 });
+            vjp(&passed)
+        });
+        Ok(Linearized { x0_hat: clamped, vjp })
+    }
+}
+
 impl<D: Denoiser + ?Sized> Denoiser for &D {
     fn schedule(&self) -> &dyn Schedule {
         (**self).schedule()
@@ -105,5 +144,33 @@ impl<D: Denoiser + ?Sized> Denoiser for &D {
 
     fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
         (**self).linearize(x, level)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{ExactPrior, Gaussian, Noise, Oracle, Purpose, Streams, VpSchedule, dot};
+
+    /// The product of a clamped mean against central differences; a wide prior makes some values leave the range and some not.
+    #[test]
+    fn the_product_is_that_of_the_clamped_mean() {
+        let shape = [1, 1, 6];
+        let oracle = Oracle::new(Gaussian::standard(shape), Arc::new(VpSchedule::default()));
+        let clamped = Clamped::new(&oracle, 0.5);
+        let level = Level::at(oracle.schedule(), 0.3);
+        let draw = |step| Streams::new(2, 0..1).normal(step, Purpose::Auxiliary, 1, shape);
+        let (x, v, direction) = (draw(0), draw(1), draw(2));
+        let mut at = clamped.linearize(&x, level).unwrap();
+        let inside = at.x0_hat.iter().filter(|x0| x0.abs() < 0.5).count();
+        assert!((1..6).contains(&inside), "{inside} of 6 are inside");
+        let h = 1e-6;
+        let moved = |h: f64| clamped.x0_hat(&(&x + h * &direction), level).unwrap();
+        let numerical = dot(&v, &((moved(h) - moved(-h)) / (2.0 * h)))[0];
+        let exact = dot(&(at.vjp)(&v).unwrap(), &direction)[0];
+        assert!((numerical - exact).abs() < 1e-8, "{numerical} {exact}");
+        assert_eq!(Clamped::new(&oracle, f64::INFINITY).x0_hat(&x, level).unwrap(), oracle.x0_hat(&x, level).unwrap());
     }
 }

@@ -94,6 +94,12 @@ impl Prior {
         &self.scheduler
     }
 
+    /// The largest absolute value of its clean images, if its configuration says that estimates are clipped (`clip_sample`).
+    pub fn clip_limit(&self) -> Option<f64> {
+        let clips = self.scheduler.clip_sample.unwrap_or(true);
+        clips.then(|| self.scheduler.clip_sample_range.unwrap_or(1.0))
+    }
+
     /// The SHA-256 of its weights.
     pub fn weights_sha256(&self) -> &str {
         &self.weights_sha256

@@ -6,8 +6,8 @@ use std::time::Instant;
 use ndarray::{Axis, concatenate};
 use serde_json::Value;
 use unnoise_core::{
-    Batch, Counted, CountedOperator, Denoiser, Drawn, Grid, Measurement, Streams, chi_square, default_settings, method_by_name,
-    psnr, ssim,
+    Batch, Clamped, Counted, CountedOperator, Denoiser, Drawn, Grid, Measurement, Streams, chi_square, default_settings,
+    method_by_name, psnr, ssim,
 };
 use unnoise_io::{Picture, Range, ReconstructionView};
 
@@ -113,7 +113,8 @@ pub struct Reconstruction {
 /// Draws posterior samples for `measurement` (in the model's units, as a file's or
 /// [`Measurement::from_unit_range`] gives them).
 ///
-/// Samples are drawn `config.batch` at a time. When `observer` breaks, what is finished is returned, if it is at least one batch.
+/// Where the prior's configuration clips its estimates of the clean image (`clip_sample`), they are clipped here too, and methods that can clamp
+/// do so unless their settings say otherwise. Samples are drawn `config.batch` at a time. When `observer` breaks, what is finished is returned, if it is at least one batch.
 ///
 /// # Errors
 /// [`Error::Argument`] for an operator on images of another shape than the prior's, or no samples; those of the method and the
@@ -127,8 +128,10 @@ pub fn reconstruct(
 ) -> Result<Reconstruction> {
     check(prior, measurement, config)?;
     let started = Instant::now();
-    let method = method_by_name(&config.method, &config.settings)?;
-    let denoiser = Counted::new(prior);
+    let settings = settings_for(prior, config)?;
+    let method = method_by_name(&config.method, &settings)?;
+    let counted_prior = Counted::new(prior);
+    let denoiser = Clamped::new(&counted_prior, prior.clip_limit().unwrap_or(f64::INFINITY));
     let op = CountedOperator::new(measurement.op);
     let counted = Measurement::new(&op, measurement.y.clone(), measurement.sigma_y)?;
     let grid = config.grid.grid(prior, config.steps)?;
@@ -160,7 +163,7 @@ pub fn reconstruct(
     let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
     let samples = concatenate(Axis(0), &views).unwrap_or_default();
     let calls = op.calls();
-    let evaluations = denoiser.evaluations();
+    let evaluations = counted_prior.evaluations();
     let chi_square = (measurement.sigma_y > 0.0).then(|| chi_square(measurement, &samples)).transpose()?;
     let samples = to_unit(&samples);
     let (mean, deviation) = moments(&samples);
@@ -169,7 +172,7 @@ pub fn reconstruct(
         unnoise: env!("CARGO_PKG_VERSION"),
         method: method.name().into(),
         target: method.target().to_string(),
-        settings: merged_settings(&config.method, &config.settings)?,
+        settings,
         prior: prior.name().into(),
         weights_sha256: prior.weights_sha256().into(),
         operator: measurement.op.spec(),
@@ -239,10 +242,16 @@ fn moments(samples: &Batch) -> (Batch, Batch) {
     (mean, squares.mapv_into(|v| (v / divisor).sqrt()))
 }
 
-fn merged_settings(method: &str, given: &Value) -> Result<Value> {
-    let mut settings = default_settings(method)?;
-    if let (Some(settings), Some(given)) = (settings.as_object_mut(), given.as_object()) {
-        settings.extend(given.clone());
+/// The method's settings: the defaults, with the prior's own limit where the method can clamp, and then the caller's.
+fn settings_for(prior: &Prior, config: &ReconstructConfig) -> Result<Value> {
+    let mut settings = default_settings(&config.method)?;
+    if let Some(clamp) = settings.get_mut("clamp") {
+        *clamp = prior.clip_limit().into();
+    }
+    match (settings.as_object_mut(), config.settings.as_object()) {
+        (Some(settings), Some(given)) => settings.extend(given.clone()),
+        (_, None) if !config.settings.is_null() => return Ok(config.settings.clone()),
+        _ => {}
     }
     Ok(settings)
 }

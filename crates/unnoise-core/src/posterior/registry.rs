@@ -127,7 +127,7 @@ mod tests {
             (
                 "tds",
                 r#"{"particle": 1}"#,
-                "unknown setting of tds 'particle'; known: eta, particles, prior_variance, resample_below",
+                "unknown setting of tds 'particle'; known: clamp, eta, particles, prior_variance, resample_below",
             ),
             ("pigdm", "[]", "pigdm: settings must be a JSON object, got []"),
             ("mmps", r#"{"sampler": "no"}"#, "unknown sampler 'no'; known: ddpm, ddim, euler, heun, edm, dpmpp-2m"),

@@ -46,13 +46,16 @@ pub struct Tds {
     pub eta: f64,
     /// The variance of the prior's values that the twist assumes. It changes the efficiency, never the limit.
     pub prior_variance: f64,
+    /// Limits the image that the proposal aims at, `x0_hat` plus the twist's shift, to `[-clamp, clamp]`: a network's Jacobian at the first levels
+    /// is not to be trusted. Any proposal is paid for by the weights, so it changes the efficiency, never the limit.
+    pub clamp: Option<f64>,
     /// The share of the particles below which the effective size leads to resampling, in `[0, 1]`.
     pub resample_below: f64,
 }
 
 impl Default for Tds {
     fn default() -> Self {
-        Self { particles: 16, eta: 1.0, prior_variance: 1.0, resample_below: 0.5 }
+        Self { particles: 16, eta: 1.0, prior_variance: 1.0, clamp: None, resample_below: 0.5 }
     }
 }
 
@@ -68,6 +71,8 @@ impl Tds {
         check_argument("particles", f64::from(self.particles), self.particles > 0, "at least 1", NAME)?;
         check_argument("eta", self.eta, self.eta > 0.0 && self.eta <= 1.0, "in (0, 1]", NAME)?;
         check_argument("prior_variance", self.prior_variance, self.prior_variance > 0.0, "above 0", NAME)?;
+        let clamp = self.clamp.unwrap_or(1.0);
+        check_argument("clamp", clamp, clamp > 0.0, "above 0", NAME)?;
         check_argument("resample_below", self.resample_below, (0.0..=1.0).contains(&self.resample_below), "in [0, 1]", NAME)
     }
 
@@ -103,6 +108,13 @@ impl Tds {
         let shift = match level.alpha > 0.0 {
             true => Some((linearized.vjp)(&measurement.op.adjoint(&v))? * (level.sigma * level.sigma / level.alpha)),
             false => None,
+        };
+        let shift = match self.clamp {
+            Some(limit) => shift.map(|mut shift| {
+                shift.zip_mut_with(&linearized.x0_hat, |shift, x0| *shift = (x0 + *shift).clamp(-limit, limit) - x0);
+                shift
+            }),
+            None => shift,
         };
         Ok(Twist { x0_hat: linearized.x0_hat, shift, log })
     }
