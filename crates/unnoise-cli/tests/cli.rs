@@ -193,6 +193,86 @@ fn the_strip_of_the_chapter_is_drawn() {
     }
 }
 
+/// `train`, killed by SIGKILL at some moment and resumed, ends with the weights of the run that was never killed, and with the same losses.
+#[test]
+#[cfg(unix)]
+fn a_killed_training_resumes_to_the_same_weights() {
+    let scratch = scratch();
+    let directory = scratch.path();
+    let images = ndarray::Array4::from_shape_fn((40, 1, 8, 8), |(n, _, i, j)| if (i + n) % 5 == j % 3 { 1.0 } else { 0.0 });
+    write_npy(&directory.join("images.npy"), &Array::from(images.view().into_dyn()), Overwrite::Never).unwrap();
+    let options = [
+        "--data",
+        "images.npy",
+        "--channels",
+        "16,16",
+        "--layers",
+        "1",
+        "--batch",
+        "4",
+        "--steps",
+        "60",
+        "--warmup",
+        "5",
+        "--checkpoint-every",
+        "7",
+        "--sheet-every",
+        "0",
+    ];
+    succeed(&[&["train", "--out", "whole"], &options[..]].concat(), directory);
+
+    let start = |extra: &[&str]| {
+        let arguments = [&["train", "--out", "killed"], &options[..], extra].concat();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_unnoise"));
+        command.args(arguments).current_dir(directory).stderr(std::process::Stdio::null()).spawn().expect("the binary runs")
+    };
+    let newest = || {
+        let steps = files(&directory.join("killed"))
+            .into_iter()
+            .filter_map(|path| Some(path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok()?));
+        steps.max().unwrap_or(0)
+    };
+    let mut killed = 0;
+    let mut child = start(&[]);
+    loop {
+        // Long enough for a checkpoint or two, so that every life goes on from where the last one was killed.
+        let before = if directory.join("killed").exists() { newest() } else { 0 };
+        let exited = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break Some(status);
+            }
+            if directory.join("killed").exists() && newest() > before + 7 {
+                break None;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        };
+        if let Some(status) = exited {
+            assert!(status.success(), "{status}");
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += 1;
+        child = start(&["--resume"]);
+    }
+    assert!(killed > 0, "the run ended before it could be killed");
+    let read = |run: &str, file: &str| std::fs::read(directory.join(run).join("step-00000060").join(file)).unwrap();
+    for file in [
+        "diffusion_pytorch_model.safetensors",
+        "training/weights.safetensors",
+        "training/first_moment.safetensors",
+        "training/second_moment.safetensors",
+    ] {
+        assert_eq!(read("whole", file), read("killed", file), "{file} after {killed} kills");
+    }
+    let losses = |run: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(directory.join(run).join("losses.csv")).unwrap();
+        // Without the last column, seconds.
+        text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned()).collect()
+    };
+    assert_eq!(losses("whole"), losses("killed"));
+}
+
 /// Bad input: one clear line, a non-zero exit, no panic, nothing written.
 #[test]
 fn errors_are_one_clear_line() {

@@ -152,7 +152,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{ExactPrior, Gaussian, Noise, Oracle, Purpose, Streams, VpSchedule, dot};
+    use crate::{Gaussian, Noise, Oracle, Purpose, Streams, VpSchedule, dot};
 
     /// The product of a clamped mean against central differences; a wide prior makes some values leave the range and some not.
     #[test]

@@ -26,8 +26,8 @@ const TASKS: [(&str, &str); 2] = [("box inpainting", "box:12"), ("4x super-resol
 const SAMPLES: usize = 19;
 /// Training digits that settings are tuned on, with 6 samples each.
 const TUNING_DIGITS: usize = 5;
-/// Network evaluations of a sample, at most; vector-Jacobian products are counted beside them.
-const EVALUATIONS: usize = 50;
+/// Posterior means of a sample, at most; vector-Jacobian products are counted beside them.
+const EVALUATIONS: usize = 100;
 
 /// A method with the settings that were tuned for each task: those with the lowest CRPS on training digits, as `tune` printed them.
 struct Row {
@@ -51,12 +51,8 @@ fn rows() -> Vec<Row> {
 fn candidates(method: &str) -> Vec<Value> {
     let of = |key: &str, values: &[f64]| values.iter().map(|v| json!({ key: v })).collect();
     match method {
-        "mmps" => vec![
-            json!({ "max_iterations": 3 }),
-            json!({ "max_iterations": 8 }),
-            json!({ "max_iterations": 3, "sampler": "ddim", "eta": 1.0 }),
-        ],
-        "tds" => [4, 8].iter().flat_map(|p| [0.3, 1.0].map(|v| json!({ "particles": p, "prior_variance": v }))).collect(),
+        "mmps" => vec![json!({ "max_iterations": 3 }), json!({ "max_iterations": 3, "sampler": "ddim", "eta": 1.0 })],
+        "tds" => [2, 4].map(|p| json!({ "particles": p })).to_vec(),
         "pigdm" => vec![json!({ "prior_variance": 1.0 }), json!({ "prior_variance": 0.3 }), json!({ "prior_variance": 0.1 })],
         "dps" => of("zeta", &[0.03, 0.1, 0.3]),
         "ddnm-plus" => of("eta", &[0.5, 0.85, 1.0]),
@@ -64,12 +60,12 @@ fn candidates(method: &str) -> Vec<Value> {
     }
 }
 
-/// Steps that spend at most [`EVALUATIONS`] posterior means on a sample. Particles share them; methods that differentiate the network, which
-/// costs twice as much again or more, get half.
+/// Steps that spend at most [`EVALUATIONS`] posterior means on a sample: particles share them, and methods that differentiate the network,
+/// which costs twice as much again, get half.
 fn steps(method: &str, settings: &Value) -> usize {
     match method {
         "tds" => EVALUATIONS / settings["particles"].as_u64().unwrap_or(16) as usize,
-        "ddnm-plus" | "diffpir" => EVALUATIONS,
+        "mmps" => EVALUATIONS / 4,
         _ => EVALUATIONS / 2,
     }
 }
@@ -95,7 +91,14 @@ struct Scores {
     seconds: f64,
 }
 
-fn score(prior: &Prior, spec: &str, row: (&str, &Value), images: &[Batch], samples: usize, ranks: &mut Ranks) -> Result<Scores> {
+fn score(
+    prior: &Prior,
+    spec: &str,
+    row: (&str, &Value),
+    images: &[Batch],
+    samples: usize,
+    ranks: &mut Vec<Ranks>,
+) -> Result<Scores> {
     let (method, settings) = row;
     let mut scores = Scores::default();
     let share = 1.0 / images.len() as f64;
@@ -116,14 +119,35 @@ fn score(prior: &Prior, spec: &str, row: (&str, &Value), images: &[Batch], sampl
         scores.psnr += share * report.psnr.unwrap_or(f64::NAN);
         scores.ssim += share * report.ssim.unwrap_or(f64::NAN);
         scores.chi_square += share * report.chi_square.as_ref().map_or(f64::NAN, |all| all.iter().sum::<f64>() / all.len() as f64);
-        scores.crps += share * crps(&result.samples, image)?;
+        // The truth is 0 or 1 almost everywhere; samples are clipped to the same range, and ties are broken at random.
+        let clipped = result.samples.mapv(|v| v.clamp(0.0, 1.0));
+        scores.crps += share * crps(&clipped, image)?;
         let each = share / samples as f64;
         scores.forward += each * report.evaluations.forward as f64;
         scores.vjp += each * report.evaluations.adjoint as f64;
         scores.seconds += each * report.seconds;
-        ranks.add(&result.samples, image, 0.02, &Streams::new(77, i as u32..i as u32 + 1))?;
+        let mut of_image = Ranks::new(samples);
+        of_image.add(&clipped, image, 0.02, &Streams::new(77, i as u32..i as u32 + 1))?;
+        ranks.push(of_image);
     }
     Ok(scores)
+}
+
+/// The share of pixels between two order statistics of the samples in per cent, and its standard error by leaving out one image at a time:
+/// the pixels of an image are not independent.
+fn coverage(ranks: &[Ranks], lower: usize, upper: usize) -> String {
+    let counts: Vec<[f64; 2]> =
+        ranks.iter().map(|r| [r.counts()[lower..upper].iter().sum::<u64>() as f64, r.pixels() as f64]).collect();
+    let pooled = |without: Option<usize>| {
+        let kept = counts.iter().enumerate().filter(|(i, _)| Some(*i) != without);
+        let [inside, all] = kept.fold([0.0; 2], |[a, b], (_, [inside, all])| [a + inside, b + all]);
+        100.0 * inside / all
+    };
+    let n = counts.len() as f64;
+    let left_out: Vec<f64> = (0..counts.len()).map(|i| pooled(Some(i))).collect();
+    let mean = left_out.iter().sum::<f64>() / n;
+    let error = ((n - 1.0) / n * left_out.iter().map(|v| (v - mean).powi(2)).sum::<f64>()).sqrt();
+    format!("{:.1} +- {error:.1}", pooled(None))
 }
 
 fn tune(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
@@ -132,7 +156,7 @@ fn tune(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
     for (task, spec) in TASKS {
         for Row { method, .. } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
             for settings in candidates(method) {
-                let s = score(prior, spec, (method, &settings), &images, 6, &mut Ranks::new(6))?;
+                let s = score(prior, spec, (method, &settings), &images, 6, &mut Vec::new())?;
                 println!(
                     "| {task} | {method} | `{settings}` | {:.4} | {:.2} | {:.2} | {:.2} |",
                     s.crps, s.psnr, s.chi_square, s.seconds
@@ -180,11 +204,12 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
         println!("| method | settings | evaluations | s | PSNR | SSIM | chi-square | CRPS | 90 % | 50 % | pixels |");
         println!("|---|---|---|---|---|---|---|---|---|---|---|");
         for Row { method, settings } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
-            let (settings, mut ranks) = (&settings[t], Ranks::new(SAMPLES));
+            let (settings, mut ranks) = (&settings[t], Vec::new());
             let s = score(prior, spec, (method, settings), &images, SAMPLES, &mut ranks)?;
-            let (wide, narrow) = (ranks.coverage(1, SAMPLES)?, ranks.coverage(5, 15)?);
+            let (wide, narrow) = (coverage(&ranks, 1, SAMPLES), coverage(&ranks, 5, 15));
+            let share = ranks.iter().map(Ranks::share).sum::<f64>() / ranks.len() as f64;
             println!(
-                "| `{method}` ({}) | `{settings}` | {:.0} + {:.0} | {:.2} | {:.2} | {:.3} | {:.2} | {:.4} | {:.1} | {:.1} | {:.0} % |",
+                "| `{method}` ({}) | `{settings}` | {:.0} + {:.0} | {:.2} | {:.2} | {:.3} | {:.2} | {:.4} | {wide} | {narrow} | {:.0} % |",
                 method_by_name(method, settings)?.target(),
                 s.forward,
                 s.vjp,
@@ -193,9 +218,7 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
                 s.ssim,
                 s.chi_square,
                 s.crps,
-                100.0 * wide.found,
-                100.0 * narrow.found,
-                100.0 * ranks.share()
+                100.0 * share
             );
         }
         for (name, weight) in [("pseudo-inverse", None), ("total variation", Some(TUNED_WEIGHTS[t]))] {

@@ -8,7 +8,7 @@
 //! ```text
 //! u <- u + h (prior score + likelihood score) + sqrt(2 h) z
 //! prior score      = (x0_hat(u) - u) / s^2                    Tweedie
-//! likelihood score = A^T (y - A u) / (sigma_y^2 + s^2)        u is the image with noise of variance s^2 on it
+//! likelihood score = A^T (y - A u) / (sigma_y^2 + s^2)        u is the image with noise of variance s^2 on it, and A A^T = I for a mask
 //! h = 0.2 / curvature,   curvature = 1 / s^2 + 1 / (sigma_y^2 + s^2)
 //! ```
 //!
@@ -26,7 +26,7 @@ const SAMPLES: usize = 8;
 const LEVELS: usize = 40;
 const STEPS: usize = 3;
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     let prior = Prior::digits(&open_device("cpu")?)?;
     let measured = MeasuredImage::built_in()?;
     let measurement = measured.measurement()?;

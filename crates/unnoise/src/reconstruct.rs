@@ -26,20 +26,27 @@ pub enum GridKind {
 }
 
 impl GridKind {
-    /// The grid of this name: `uniform`, `karras` or `log-snr`.
+    /// Every grid.
+    pub const ALL: [Self; 3] = [Self::Uniform, Self::Karras, Self::LogSnr];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Karras => "karras",
+            Self::LogSnr => "log-snr",
+        }
+    }
+
+    /// The grid of this name.
     ///
     /// # Errors
     /// [`Error::Core`] with the names that exist.
     pub fn by_name(name: &str) -> Result<Self> {
-        match name {
-            "uniform" => Ok(Self::Uniform),
-            "karras" => Ok(Self::Karras),
-            "log-snr" => Ok(Self::LogSnr),
-            _ => {
-                let known = ["uniform", "karras", "log-snr"].map(String::from).to_vec();
-                Err(unnoise_core::Error::Unknown { kind: "grid", name: name.into(), known }.into())
-            }
-        }
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(|kind| kind.name().into()).to_vec();
+            unnoise_core::Error::Unknown { kind: "grid", name: name.into(), known }.into()
+        })
     }
 
     /// The grid of `steps` steps on the prior's schedule.
@@ -182,6 +189,8 @@ pub fn reconstruct(
         samples_requested: config.samples,
         samples: samples.dim().0,
         steps: config.steps,
+        grid: config.grid.name(),
+        batch: config.batch,
         evaluations: Pair { forward: evaluations.forward, adjoint: evaluations.vjp },
         operator_calls: Pair { forward: calls.forward, adjoint: calls.adjoint },
         seconds: started.elapsed().as_secs_f64(),

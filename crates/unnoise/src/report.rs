@@ -41,6 +41,10 @@ pub struct Report {
     pub samples: usize,
     /// The steps of each sample.
     pub steps: usize,
+    /// Where the steps are placed: `uniform`, `karras` or `log-snr`.
+    pub grid: &'static str,
+    /// The samples that were drawn at a time: the network's last bits may depend on it.
+    pub batch: usize,
     /// Network evaluations of all samples: posterior means, vector-Jacobian products.
     pub evaluations: Pair,
     /// Operator calls of all samples: `A`, `A^T`, image by image.
