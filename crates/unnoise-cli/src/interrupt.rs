@@ -21,3 +21,8 @@ pub(crate) fn catch() -> Result<()> {
 pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }
+
+/// The error of a run of which nothing was finished when it was stopped; any other error as it is.
+pub(crate) fn stopped(error: unnoise::Error, consequence: &str) -> anyhow::Error {
+    if error.is_stopped() { anyhow::anyhow!("{error}: {consequence}") } else { error.into() }
+}

@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod interrupt;
+mod output;
 mod progress;
 
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 ///
 /// Without options, `unnoise reconstruct` shows what this is about: it fills in a digit of which a box is missing.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "unnoise", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,9 +47,21 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", one_line(&error));
             // 128 + SIGINT, as a shell reports a program that Ctrl-C ended.
             ExitCode::from(if interrupt::requested() { 130 } else { 1 })
         }
     }
+}
+
+/// The error and its causes; a cause that the message before it already tells is left out.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &cause;
+        }
+    }
+    line
 }

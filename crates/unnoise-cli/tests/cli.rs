@@ -229,7 +229,7 @@ fn a_killed_training_resumes_to_the_same_weights() {
     let newest = || {
         let steps = files(&directory.join("killed"))
             .into_iter()
-            .filter_map(|path| Some(path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok()?));
+            .filter_map(|path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
         steps.max().unwrap_or(0)
     };
     let mut killed = 0;

@@ -52,11 +52,11 @@ pub fn draw(
 ) -> Result<Drawing> {
     let shape = prior.shape();
     let n = start.map_or(config.n, |start| start.dim().0);
-    if n == 0 || config.batch == 0 {
+    if n == 0 || n > 1 << 20 || config.batch == 0 {
         let got = format!("{n} and {}", config.batch);
         return Err(Error::Argument {
             what: "the numbers of samples and of samples at a time",
-            expected: "at least 1".into(),
+            expected: "1 to 1048576 and at least 1".into(),
             got,
             at: "draw",
         });

@@ -9,6 +9,8 @@ use unnoise::core::possible_methods;
 use unnoise::io::{MeasurementFile, ReadOptions, read_images};
 use unnoise::nn::DiffusionModel;
 
+use crate::output::print;
+
 /// Say what a model directory, a measurement file, a picture or an array is.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -24,13 +26,15 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<()> {
     let description = describe(&args.path)?;
     if args.json {
-        println!("{description}");
+        print(&format!("{description}\n"))?;
     } else if let Some(entries) = description.as_object() {
         let width = entries.keys().map(String::len).max().unwrap_or(0);
+        let mut lines = String::new();
         for (key, value) in entries {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            println!("{key:>width$}  {text}");
+            lines += &format!("{key:>width$}  {text}\n");
         }
+        print(&lines)?;
     }
     Ok(())
 }

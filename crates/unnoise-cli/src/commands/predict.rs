@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use unnoise::io::{Array, Limits, Overwrite, read_batch, write_npy};
+use anyhow::{Result, ensure};
+use unnoise::io::{Limits, Overwrite, read_batch};
 use unnoise::nn::{DiffusionModel, Tracking};
 
 use crate::args::Common;
+use crate::output::write_array;
 
 /// Evaluate a network: its raw prediction, all channels, at a timestep of its training grid.
 #[derive(clap::Args)]
@@ -15,7 +16,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
 
-    /// The noisy images x_t, .npy, [n, c, h, w].
+    /// The noisy images x_t, .npy or .npz, [n, c, h, w].
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
 
@@ -27,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CLASS")]
     class: Option<usize>,
 
-    /// The prediction, .npy, float32 [n, c, h, w].
+    /// The prediction, .npy or .npz, float32 [n, c, h, w].
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
@@ -43,8 +44,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<()> {
     let device = args.common.open()?;
     let model = DiffusionModel::read(&args.model)?;
+    let steps = model.scheduler.as_ref().map_or(u32::MAX as usize, |scheduler| scheduler.train_steps());
+    ensure!(
+        (args.timestep as usize) < steps,
+        "--timestep must be below {steps}, the model's training steps, got {}",
+        args.timestep
+    );
     let x = read_batch(&args.input, Limits::default())?;
     let output = model.unet(&device, Tracking::Frozen)?.predict(&x, f64::from(args.timestep), args.class)?;
-    write_npy(&args.output, &Array::from(output.view().into_dyn()), Overwrite::from_flag(args.force))?;
-    Ok(())
+    write_array(&args.output, &output, Overwrite::from_flag(args.force))
 }

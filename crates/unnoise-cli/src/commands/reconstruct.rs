@@ -10,6 +10,8 @@ use unnoise::io::{Array, OutDir, Overwrite, write_atomic, write_npy};
 use unnoise::{GridKind, MeasuredImage, Prior, ReconstructConfig, ReconstructProgress, Reconstruction, reconstruct};
 
 use crate::args::Common;
+use crate::interrupt::stopped;
+use crate::output::print;
 use crate::{interrupt, progress};
 
 /// Reconstruct a measured image: samples of the posterior, their mean and deviation, and whether they explain the measurement.
@@ -27,7 +29,7 @@ pub(crate) struct Args {
     measurement: Option<PathBuf>,
 
     /// Posterior method: dps, pigdm, mmps, ddnm-plus, diffpir or tds.
-    #[arg(long, value_name = "NAME", default_value = "mmps")]
+    #[arg(long, value_name = "NAME", default_value = "pigdm")]
     method: String,
 
     /// A setting of the method, as KEY=VALUE; may be repeated.
@@ -47,7 +49,7 @@ pub(crate) struct Args {
     grid: String,
 
     /// Samples that are drawn at a time: memory and speed, not the result.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     batch: usize,
 
     /// Directory of the results.
@@ -95,14 +97,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     let result = reconstruct(&prior, &measured.measurement()?, measured.truth(), &config, &mut observer);
     bar.finish_and_clear();
-    let result = result?;
+    let result = result.map_err(|error| stopped(error, "no sample was finished, and nothing was written"))?;
     write(&result, &measured, &out)?;
     let directory = out.finish()?;
     if args.json {
-        println!("{}", serde_json::to_string(&result.report)?);
+        print(&format!("{}\n", serde_json::to_string(&result.report)?))?;
     } else {
-        print!("{}", summary(&result)?);
-        println!("  written to     {}/: panel.png, report.json, samples.npy, mean.npy, deviation.npy ...", directory.display());
+        let written = "panel.png, report.json, measurement.npz, samples.npy, mean.npy, deviation.npy";
+        print(&format!("{}  written to     {}/: {written}\n", summary(&result)?, directory.display()))?;
     }
     let (done, asked) = (result.report.samples, args.samples);
     ensure!(done == asked, "stopped: {done} of {asked} samples are in {}", directory.display());

@@ -11,6 +11,8 @@ use unnoise::io::{Array, Limits, Overwrite, Range, read_batch, write_images, wri
 use unnoise::{Prior, SampleConfig, draw};
 
 use crate::args::Common;
+use crate::interrupt::stopped;
+use crate::output::print;
 use crate::{interrupt, progress};
 
 /// Draw images from a prior, with the samplers, grids and defaults of diffusers' schedulers.
@@ -20,7 +22,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 
-    /// Sampler: ddpm, ddim, euler, heun or dpmpp-2m.
+    /// Sampler: ddpm, ddim, euler, heun, edm or dpmpp-2m.
     #[arg(long, value_name = "NAME", default_value = "ddim")]
     sampler: String,
 
@@ -36,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     noise: Option<PathBuf>,
 
-    /// Number of images.
+    /// Number of images; with --noise, as many as it holds.
     #[arg(long, value_name = "N", default_value_t = 16)]
     n: usize,
 
@@ -99,10 +101,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
         seed: args.common.seed,
         batch: args.batch,
     };
-    let trace = args.trace.as_ref().map(|directory| Trace::create(directory)).transpose()?;
+    let trace = args.trace.as_ref().map(|directory| Trace::create(directory, args.force)).transpose()?;
     if trace.is_some() {
         // A trace holds all images of a step in one array.
         config.batch = n;
+    }
+    if let Some(trace) = &trace {
+        trace.grid(&prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?)?;
     }
     let bar = progress::bar("sampling", (n * args.steps) as u64);
     let mut failed = None;
@@ -116,12 +121,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if let Some(error) = failed {
         return Err(error);
     }
-    let drawing = drawing?;
+    let drawing = drawing.map_err(|error| stopped(error, "no image was finished, and nothing was written"))?;
     let drawn = drawing.x0.dim().0;
     write_images(&args.output, &drawing.x0, Range::Symmetric, overwrite)?;
-    if let Some(trace) = &trace {
-        trace.grid(&prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?)?;
-    }
     let per_image = drawing.evaluations.forward / drawn.max(1) as u64;
     if args.json {
         let summary = json!({
@@ -129,7 +131,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             "evaluations": drawing.evaluations.forward, "evaluations_per_image": per_image,
             "weights_sha256": prior.weights_sha256(),
         });
-        println!("{summary}");
+        print(&format!("{summary}\n"))?;
     } else {
         eprintln!(
             "{}: {drawn} images, {} with {} steps, {per_image} network evaluations each",
@@ -146,17 +148,18 @@ pub(crate) fn run(args: Args) -> Result<()> {
 struct Trace(PathBuf);
 
 impl Trace {
-    fn create(directory: &Path) -> Result<Self> {
+    fn create(directory: &Path, force: bool) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("{} cannot be created", directory.display()))?;
         let mut entries = fs::read_dir(directory).with_context(|| format!("{} cannot be read", directory.display()))?;
-        ensure!(entries.next().is_none(), "the trace's directory {} is not empty", directory.display());
+        let free = force || entries.next().is_none();
+        ensure!(free, "the trace's directory {} is not empty; --force writes into it", directory.display());
         Ok(Self(directory.into()))
     }
 
     fn step(&self, p: &Progress<'_>) -> Result<()> {
         let write = |name: &str, batch: &Batch| {
             let path = self.0.join(format!("{name}-{:04}.npy", p.step));
-            write_npy(&path, &Array::from(batch.view().into_dyn()), Overwrite::Never)
+            write_npy(&path, &Array::from(batch.view().into_dyn()), Overwrite::Force)
         };
         write("x", p.x)?;
         write("x0_hat", p.x0_hat)?;

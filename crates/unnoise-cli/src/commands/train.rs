@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     architecture: Option<PathBuf>,
 
-    /// Channels of the levels, finest first; each level halves the side. The coarsest has attention.
+    /// Channels of the levels, multiples of 16, finest first; each level halves the side. The coarsest has attention.
     #[arg(long, value_name = "C", value_delimiter = ',', default_value = "32,64,64")]
     channels: Vec<usize>,
 
@@ -64,9 +64,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LR", default_value_t = 1e-3)]
     lr: f64,
 
-    /// Updates until the largest learning rate.
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    warmup: u64,
+    /// Updates until the largest learning rate; 200, or a tenth of a short run's, if not given.
+    #[arg(long, value_name = "N")]
+    warmup: Option<u64>,
 
     /// Decay of the weights' moving average.
     #[arg(long, value_name = "D", default_value_t = 0.999)]
@@ -180,16 +180,22 @@ fn start(args: &Args, images: TrainingImages, device: &unnoise::nn::Device) -> R
         }
         (None, None) => architecture(&args.channels, args.layers, images.shape())?,
     };
+    let steps = args.steps.unwrap_or(10_000);
     let config = TrainConfig {
         schedule: schedule(&args.schedule)?,
-        prediction: args.prediction.parse::<Prediction>()?,
+        prediction: match args.prediction.as_str() {
+            "eps" => Prediction::Eps,
+            "x0" => Prediction::X0,
+            "v" => Prediction::V,
+            other => bail!("unknown prediction '{other}'; known: eps, x0, v"),
+        },
         batch: args.batch,
-        learning_rate: LearningRate { peak: args.lr, warmup: args.warmup, cosine_decay: true },
+        learning_rate: LearningRate { peak: args.lr, warmup: args.warmup.unwrap_or((steps / 10).min(200)), cosine_decay: true },
         ema_decay: args.ema,
         flips: args.flips,
         seed: args.common.seed,
         checkpoint_every: args.checkpoint_every,
-        ..TrainConfig::new(model, args.steps.unwrap_or(10_000))
+        ..TrainConfig::new(model, steps)
     };
     Ok(match init {
         Some(model) => Trainer::with_weights(config, images, model.params, device.clone())?,

@@ -63,7 +63,10 @@ impl SchedulerConfig {
         if class == Class::DpmSolver && self.solver_type.as_deref() == Some("heun") {
             return Err(unsupported("dpmpp-2m with solver_type heun".into(), "it is not implemented", &["midpoint"]));
         }
-        let karras = spacing.map_or(self.use_karras_sigmas == Some(true), |spacing| spacing == Spacing::Karras);
+        // DDPM and DDIM do not know the key: a configuration that was saved for Euler keeps its grid there.
+        let knows_karras = !matches!(class, Class::Ddpm | Class::Ddim);
+        let configured = knows_karras && self.use_karras_sigmas == Some(true);
+        let karras = spacing.map_or(configured, |spacing| spacing == Spacing::Karras);
         let linear = match spacing {
             Some(spacing) if spacing != Spacing::Karras => spacing,
             _ => self.timestep_spacing(class)?,

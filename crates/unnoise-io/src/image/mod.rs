@@ -140,12 +140,20 @@ pub fn read_images(path: &Path, options: ReadOptions) -> Result<Batch> {
     Ok(fitted.mapv_into(|u| options.range.from_unit(u)))
 }
 
-/// Reads the array `[n, c, h, w]` of an .npy file as it is: no scaling, any finite values, such as a network's input.
+/// Reads the array `[n, c, h, w]` of an .npy file, or of an .npz as in [`read_images`], as it is: no scaling, any finite values, such as a
+/// network's input.
 ///
 /// # Errors
 /// [`Error::Content`] if it is not four-dimensional, not numeric or not finite; as [`read_npy`](crate::read_npy).
 pub fn read_batch(path: &Path, limits: Limits) -> Result<Batch> {
-    let array = read_npy(path, limits)?;
+    let array = match Format::of(path) {
+        Ok(Format::Npz) => {
+            let mut npz = Npz::open(path, limits)?;
+            let name = images_name(&npz, path)?;
+            npz.require(&name)?
+        }
+        _ => read_npy(path, limits)?,
+    };
     let described = array.describe();
     let batch = array.to_f64().and_then(|a| a.into_dimensionality::<Ix4>().ok());
     let batch = batch.ok_or_else(|| Error::content(path, "the array", "numbers [n, c, h, w]", described))?;
