@@ -12,8 +12,13 @@ use crate::{Batch, Error, Purpose, Result, Shape, Streams, check_shape, element_
 /// ```
 ///
 /// For 19 samples, the range (1 to 19) is a 90 % interval and 5 to 15 a 50 % interval. Ties, as of values that were rounded or
-/// clipped, are broken at random. Pixels that the posterior is sure of, as a picture's black border, say nothing and are left out;
-/// their share is told.
+/// clipped, are broken at random.
+///
+/// Pixels that the posterior is sure of, as a picture's black border, say nothing and are left out; their share is told. They are
+/// told by the deviation of all `n + 1` values, samples and truth alike: given the set of values, each is still equally likely to be
+/// the truth, so that the ranks of the pixels that are kept stay exactly uniform. The samples' deviation alone would keep the pixels
+/// whose samples happen to spread, which cover the truth too often: 95 % instead of 90 % where the threshold is the posterior's
+/// own deviation.
 ///
 /// ```
 /// use unnoise_core::{Batch, Ranks, Streams};
@@ -40,8 +45,8 @@ impl Ranks {
         Self { counts: vec![0; n + 1], seen: 0 }
     }
 
-    /// Adds an image: `n` samples, `[n, c, h, w]`, and the truth, `[1, c, h, w]`. Counts the pixels whose posterior deviation (the
-    /// samples', with `n - 1`) exceeds `threshold`, in the images' units. `tie_breaker` is the image's own stream.
+    /// Adds an image: `n` samples, `[n, c, h, w]`, and the truth, `[1, c, h, w]`. Counts the pixels where the deviation of these `n + 1`
+    /// values (with `n` in the denominator) exceeds `threshold`, in the images' units. `tie_breaker` is the image's own stream.
     ///
     /// # Errors
     /// [`Error::Shape`] when the shapes or the number of samples are others, or there is not exactly one stream.
@@ -59,7 +64,7 @@ impl Ranks {
         for (pixel, (truth, uniform)) in truth.iter().zip(uniforms).enumerate() {
             let values = || images.iter().map(|image| image[pixel]);
             self.seen += 1;
-            if deviation(values()) > threshold {
+            if deviation(values().chain([*truth])) > threshold {
                 let below = values().filter(|v| v < truth).count();
                 let ties = values().filter(|v| v == truth).count();
                 self.counts[below + (uniform * (ties + 1) as f64) as usize] += 1;

@@ -141,6 +141,28 @@ fn coverage_of_the_true_posterior() {
     }
 }
 
+/// Samples and truth from one posterior, with a threshold that keeps a part of the pixels: every rank stays equally likely, at 99.9 %
+/// (chi-square of the counts), and the share that is kept is neither all nor nothing. Selected by the samples' deviation alone, the
+/// intervals of 90 % would cover 95 % and 94 %, with a chi-square of some 650 and 220.
+#[test]
+fn selected_pixels_keep_uniform_ranks() {
+    let (d, n, threshold) = (40_000, 19, 0.5);
+    let mut noise = Streams::new(10, 0..n + 1);
+    let normals = noise.normal(0, Purpose::Auxiliary, n as usize + 1, [1, 1, d]);
+    let mut spike = noise.normal(1, Purpose::Auxiliary, n as usize + 1, [1, 1, d]);
+    spike.zip_mut_with(&normals, |value, z| *value = if *z > 1.6 { 2.0 * *value } else { 0.0 });
+    for (name, draws) in [("at the threshold", &normals * threshold), ("with a spike", spike)] {
+        let (truth, samples) = draws.view().split_at(ndarray::Axis(0), 1);
+        let mut ranks = Ranks::new(n as usize);
+        ranks.add(&samples.to_owned(), &truth.to_owned(), threshold, &Streams::new(11, 0..1)).unwrap();
+        assert!((0.2..0.8).contains(&ranks.share()), "{name}: {}", ranks.share());
+        let expected = ranks.pixels() as f64 / f64::from(n + 1);
+        let chi_square: f64 = ranks.counts().iter().map(|count| (*count as f64 - expected).powi(2) / expected).sum();
+        // The 99.9 % point of chi-square with 19 degrees of freedom.
+        assert!(chi_square < 43.82, "{name}: {chi_square}, {:?}, {:?}", ranks.coverage(1, 19), ranks.counts());
+    }
+}
+
 #[test]
 fn ranks_refuse_other_shapes() {
     let (images, truth, one) = (batch(3, 2, &[0.0; 6]), batch(1, 2, &[0.0; 2]), Streams::new(0, 0..1));
