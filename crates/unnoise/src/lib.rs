@@ -25,3 +25,8 @@ pub use training::*;
 pub use unnoise_core as core;
 pub use unnoise_io as io;
 pub use unnoise_nn as nn;
+
+/// The README's Rust, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
