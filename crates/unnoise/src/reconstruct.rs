@@ -85,7 +85,15 @@ pub struct ReconstructConfig {
 impl Default for ReconstructConfig {
     /// The demonstration's: 19 samples, whose range is a 90 % interval.
     fn default() -> Self {
-        Self { method: "pigdm".into(), settings: Value::Null, samples: 19, steps: 50, grid: GridKind::Uniform, seed: 0, batch: 5 }
+        Self {
+            method: "ddnm-plus".into(),
+            settings: Value::Null,
+            samples: 19,
+            steps: 50,
+            grid: GridKind::Uniform,
+            seed: 0,
+            batch: 5,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     measurement: Option<PathBuf>,
 
     /// Posterior method: dps, pigdm, mmps, ddnm-plus, diffpir or tds.
-    #[arg(long, value_name = "NAME", default_value = "pigdm")]
+    #[arg(long, value_name = "NAME", default_value = "ddnm-plus")]
     method: String,
 
     /// A setting of the method, as KEY=VALUE; may be repeated.
