@@ -2,7 +2,8 @@
 
 use crate::{Batch, Shape};
 
-/// What a draw is for: draws of different purposes are independent even within one step.
+/// What a draw is for: draws of different purposes are independent even within one step. The numbers are part of every seed's meaning
+/// and stay; 5 is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
@@ -16,8 +17,6 @@ pub enum Purpose {
     Resample = 3,
     /// The measurement's noise.
     Measurement = 4,
-    /// A posterior method's own draws beyond its step noise.
-    Method = 5,
     /// Training: images, levels and noise.
     Training = 6,
     /// Anything random that is not part of a run: masks, kernels, tie-breaking.

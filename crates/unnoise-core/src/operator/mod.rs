@@ -159,15 +159,18 @@ fn prox_by(svd: &dyn Svd, y: &Batch, z: &Batch, rho: f64) -> Batch {
 /// [`Error::Unsupported`], which names the missing capabilities and lists the operators that would work.
 pub fn require(op: &dyn Operator, needs: &[Capability], method: &str) -> Result<()> {
     let offered = op.capabilities();
+    if needs.iter().all(|need| offered.contains(need)) { Ok(()) } else { Err(lacks(op, needs, method, &WITH_SVD)) }
+}
+
+/// The error for an operator that does not offer what a method needs, with what is possible instead.
+pub(crate) fn lacks(op: &dyn Operator, needs: &[Capability], method: &str, possible: &[&str]) -> Error {
+    let offered = op.capabilities();
     let missing: Vec<_> = needs.iter().filter(|need| !offered.contains(need)).map(Capability::to_string).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Unsupported {
+    Error::Unsupported {
         what: format!("{method} with the operator {}", op.spec()),
         why: format!("it needs {}, which this operator does not offer", missing.join(" and ")),
-        possible: WITH_SVD.iter().map(ToString::to_string).collect(),
-    })
+        possible: possible.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// The operators that offer every capability.

@@ -1,5 +1,6 @@
 //! What every operator must satisfy, over one table of operators.
 
+use nalgebra::{DMatrix, DVector};
 use ndarray::Array2;
 use proptest::prelude::{ProptestConfig, proptest};
 
@@ -80,8 +81,10 @@ fn check_svd(op: &dyn Operator) {
     assert_close(&svd.v_transpose(&svd.v(&v_hat)), &v_hat, 1e-12, "V^T V", op);
     assert_close(&svd.u(&svd.u_transpose(&y)), &y, 1e-12, "U U^T", op);
     assert_close(&svd.u_transpose(&svd.u(&u_hat)), &u_hat, 1e-12, "U^T U", op);
-    for (a, b) in crate::norm_sq(&svd.v(&v_hat)).into_iter().zip(crate::norm_sq(&v_hat)) {
-        assert!((a - b).abs() < 1e-11 * b, "V keeps norms: {}", op.spec());
+    for (what, image, coefficients) in [("V", svd.v(&v_hat), &v_hat), ("U", svd.u(&u_hat), &u_hat)] {
+        for (a, b) in crate::norm_sq(&image).into_iter().zip(crate::norm_sq(coefficients)) {
+            assert!((a - b).abs() < 1e-11 * b, "{what} keeps norms: {}", op.spec());
+        }
     }
 
     // A = U S V^T.
@@ -158,6 +161,50 @@ fn the_prox_solves_its_normal_equations() {
             assert_close(&gradient, &(&z * 0.0), 1e-11 * (1.0 + rho), "the gradient at the prox", op);
         }
     }
+}
+
+/// The dense linear algebra of another library, on the matrix `A` that the operator is: the eigenvalues of `A^T A`, and normal
+/// equations. (nalgebra's own singular values are off by 1e-8 here, where two are close.)
+#[test]
+fn nalgebra_agrees() {
+    let mut compared = 0;
+    for op in all() {
+        let op = &*op;
+        let Some(svd) = op.svd() else { continue };
+        let a = Dense::matrix_of(op);
+        let a = DMatrix::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]]);
+        let gram = a.tr_mul(&a);
+        let (y, z) = (noise(op.output_shape(), 1, 45), noise(op.input_shape(), 1, 46));
+        let [y_column, z_column] = [&y, &z].map(|batch| DVector::from_iterator(batch.len(), batch.iter().copied()));
+        let back = a.tr_mul(&y_column);
+        let to_batch = |column: &DVector<f64>| Array4::from_shape_vec(z.dim(), column.as_slice().to_vec()).unwrap();
+
+        let eigen = gram.clone().symmetric_eigen();
+        let mut eigenvalues = eigen.eigenvalues.as_slice().to_vec();
+        let mut squares: Vec<f64> = svd.singular_values().iter().map(|s| s * s).collect();
+        [&mut eigenvalues, &mut squares].into_iter().for_each(|values| values.sort_by(|a, b| b.total_cmp(a)));
+        let scale = squares[0].max(1.0);
+        for (ours, theirs) in squares.iter().zip(&eigenvalues) {
+            assert!((ours - theirs).abs() < 1e-13 * scale, "{}: squared singular values {ours} and {theirs}", op.spec());
+        }
+
+        for rho in [1e-3, 0.7, 50.0] {
+            let normal = &gram + DMatrix::identity(a.ncols(), a.ncols()) * rho;
+            let theirs = normal.cholesky().unwrap().solve(&(&back + &z_column * rho));
+            assert_close(&op.prox(&y, &z, rho).unwrap(), &to_batch(&theirs), 1e-12 * scale * (1.0 + 1.0 / rho), "the prox", op);
+        }
+
+        // Where no value is near the cut, so that both cut the same ones.
+        let smallest = squares.iter().copied().filter(|square| *square > 0.0).fold(scale, f64::min);
+        if smallest > 1e-6 * scale {
+            let inverse = eigen.eigenvalues.map(|value| if value > 1e-9 * scale { 1.0 / value } else { 0.0 });
+            let theirs = &eigen.eigenvectors * eigen.eigenvectors.tr_mul(&back).component_mul(&inverse);
+            let tolerance = 1e-12 * (1.0 + back.norm()) * scale / (smallest * smallest.min(1.0));
+            assert_close(&op.pseudo_inverse(&y).unwrap(), &to_batch(&theirs), tolerance, "A^+", op);
+            compared += 1;
+        }
+    }
+    assert!(compared > 15, "{compared}");
 }
 
 #[test]

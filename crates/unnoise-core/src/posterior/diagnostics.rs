@@ -24,9 +24,13 @@ pub struct SolverReport {
     pub not_converged: u64,
     /// The largest relative residual `|M v - r| / |r|` that a solve was left with.
     pub worst_residual: f64,
-    /// The largest relative asymmetry of a system that was met, `|u^T M w - w^T M u| / (|u| |M w| + |w| |M u|)` for the first two
-    /// vectors `u`, `w` of its solve. A posterior mean's Jacobian, and so `M`, is symmetric; a network's need not be.
-    pub worst_asymmetry: f64,
+    /// The largest asymmetry of a system between the first two vectors `u`, `w` of its solve, which costs no product more:
+    /// `|u^T M w - w^T M u| / (|u| |M w| + |w| |M u|)`. A posterior mean's Jacobian, and so `M`, is symmetric; a network's need not be.
+    ///
+    /// A value well above rounding proves asymmetry; a small one is no proof of symmetry. In `m` dimensions two vectors see some
+    /// `1 / sqrt(m)` of an asymmetry that is spread over all directions: [`asymmetry`](crate::asymmetry) estimates that of a Jacobian
+    /// as a whole, `|J - J^T|_F / |J|_F`, by products of its own.
+    pub worst_pair_asymmetry: f64,
 }
 
 impl SolverReport {
@@ -36,7 +40,7 @@ impl SolverReport {
         self.products += other.products;
         self.not_converged += other.not_converged;
         self.worst_residual = self.worst_residual.max(other.worst_residual);
-        self.worst_asymmetry = self.worst_asymmetry.max(other.worst_asymmetry);
+        self.worst_pair_asymmetry = self.worst_pair_asymmetry.max(other.worst_pair_asymmetry);
     }
 }
 

@@ -15,8 +15,10 @@ use crate::{Batch, Result, norm_sq, scale_samples};
 ///
 /// A shift `S` of the score moves the reverse SDE by `g^2 S dt`. The paper's `-zeta grad` every `dt = 1 / 1000` is that of
 /// `S = -1000 zeta grad / g^2`, and a shift of the score is `sigma^2 / alpha` times that shift of the mean. So the total strength is
-/// the paper's whatever the number of steps and the sampler; 1000 DDPM steps are its update up to `O(1 / T)`. For the norm's gradient
-/// `-J^T A^T r / |r|` this is a Gaussian model with `M = |r| / kappa`: the measurement's own noise level plays no part.
+/// the paper's whatever the number of steps, for samplers that follow the reverse SDE (`ddpm`, and `ddim` with `eta = 1`, the default); 1000
+/// DDPM steps are its update up to `O(1 / T)`. The probability-flow ODE moves by `g^2 S dt / 2`: a deterministic sampler applies half
+/// the strength. For the norm's gradient `-J^T A^T r / |r|` this is a Gaussian model with `M = |r| / kappa`: the measurement's own
+/// noise level plays no part.
 ///
 /// # Target
 /// Heuristic: no limit makes the samples the posterior's.

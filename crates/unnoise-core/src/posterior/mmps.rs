@@ -15,10 +15,10 @@ use crate::{Batch, Result};
 /// that does not get there, and a Jacobian that is not symmetric, stand in the run's [`SolverReport`](super::SolverReport).
 ///
 /// # Target
-/// Exact for Gaussian priors when the steps grow and the tolerance falls.
+/// Exact for Gaussian priors when the steps grow and the tolerance falls, where `max_iterations` suffices to reach it.
 ///
 /// # Reference
-/// Rozet, Andry, Lanusse, Louppe 2024, arXiv 2405.13712, "moment matching posterior sampling". Deviation: they run a fixed small number of
+/// Rozet, Andry, Lanusse, Louppe 2024, arXiv 2405.13712, sec. 4.2, "moment matching posterior sampling". Deviation: they run a fixed small number of
 /// iterations (1 to 3), which leaves the solve unfinished; here it runs to a tolerance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -43,7 +43,7 @@ impl Guidance for Mmps {
     }
 
     fn target(&self) -> Target {
-        Target::ExactForGaussianPriors("steps -> infinity and tolerance -> 0")
+        Target::ExactForGaussianPriors("steps -> infinity, tolerance -> 0 and max_iterations suffices")
     }
 
     /// DPM-Solver++(2M): second order for one evaluation a step, which this guidance, exact on Gaussians, is smooth enough to gain from.

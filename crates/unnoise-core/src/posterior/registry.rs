@@ -4,7 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{DdnmPlus, DiffPir, Dps, Guided, Mmps, Pigdm, PosteriorMethod, Tds};
-use crate::{Capability, Error, Operator, Result};
+use crate::{Capability, Error, Operator, Result, operator};
 
 /// The names of the posterior methods.
 pub const METHODS: [&str; 6] = ["dps", "pigdm", "mmps", "ddnm-plus", "diffpir", "tds"];
@@ -62,13 +62,7 @@ pub fn possible_methods(op: &dyn Operator) -> Vec<&'static str> {
 
 /// The error for a method whose needs the operator does not meet: it lists the methods that it could serve.
 pub(super) fn lacks(name: &str, needs: &[Capability], op: &dyn Operator) -> Error {
-    let offered = op.capabilities();
-    let missing: Vec<_> = needs.iter().filter(|need| !offered.contains(need)).map(Capability::to_string).collect();
-    Error::Unsupported {
-        what: format!("{name} with the operator {}", op.spec()),
-        why: format!("it needs {}, which this operator does not offer", missing.join(" and ")),
-        possible: possible_methods(op).into_iter().map(String::from).collect(),
-    }
+    operator::lacks(op, needs, name, &possible_methods(op))
 }
 
 fn checked<M: PosteriorMethod + 'static>(method: M, check: impl Fn(&M) -> Result<()>) -> Result<Box<dyn PosteriorMethod>> {
@@ -123,7 +117,8 @@ mod tests {
             ("dps", r#"{"zeta": -1}"#, "dps: zeta must be finite and at least 0, got -1"),
             ("ddnm-plus", r#"{"eta": 2}"#, "ddnm-plus: eta must be finite and in [0, 1], got 2"),
             ("diffpir", r#"{"lambda": 0}"#, "diffpir: lambda must be finite and above 0, got 0"),
-            ("tds", r#"{"particles": 0}"#, "tds: particles must be finite and at least 1, got 0"),
+            ("tds", r#"{"particles": 0}"#, "tds: particles must be finite and in 1..=65536, got 0"),
+            ("tds", r#"{"particles": 65537}"#, "tds: particles must be finite and in 1..=65536, got 65537"),
             (
                 "tds",
                 r#"{"particle": 1}"#,

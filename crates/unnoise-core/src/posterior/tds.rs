@@ -40,7 +40,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tds {
-    /// Particles for each posterior sample. Samples are independent: each has particles of its own.
+    /// Particles for each posterior sample, at most 65536. Samples are independent: each has particles of its own.
     pub particles: u32,
     /// The chain's share of ancestral noise, in `(0, 1]`: 1 is DDPM's chain.
     pub eta: f64,
@@ -68,7 +68,7 @@ impl Tds {
     /// # Errors
     /// [`Error::Argument`].
     pub fn check(&self) -> Result<()> {
-        check_argument("particles", f64::from(self.particles), self.particles > 0, "at least 1", NAME)?;
+        check_argument("particles", f64::from(self.particles), (1..=65536).contains(&self.particles), "in 1..=65536", NAME)?;
         check_argument("eta", self.eta, self.eta > 0.0 && self.eta <= 1.0, "in (0, 1]", NAME)?;
         check_argument("prior_variance", self.prior_variance, self.prior_variance > 0.0, "above 0", NAME)?;
         let clamp = self.clamp.unwrap_or(1.0);
@@ -159,7 +159,7 @@ impl PosteriorMethod for Tds {
     ) -> Result<Drawn> {
         self.check_run(measurement, grid)?;
         let shape = measurement.op.input_shape();
-        let mut noise = streams.fan_out(self.particles);
+        let mut noise = streams.fan_out(self.particles)?;
         let steps = grid.steps.len();
         let count = noise.len();
         let x = start_noise(grid, &mut noise, count, shape);

@@ -49,13 +49,13 @@ pub(super) fn solve(
         products: n * solved.iterations as u64,
         not_converged: solved.residuals.iter().filter(|residual| residual.is_nan() || **residual > tolerance).count() as u64,
         worst_residual: solved.residual(),
-        worst_asymmetry: seen.get(1).map_or(0.0, |second| asymmetry(&seen[0], second)),
+        worst_pair_asymmetry: seen.get(1).map_or(0.0, |second| pair_asymmetry(&seen[0], second)),
     };
     Ok(Weighed { v: solved.x, solver: report })
 }
 
 /// The largest `|u^T M w - w^T M u| / (|u| |M w| + |w| |M u|)` of a sample, from `(u, M u)` and `(w, M w)`.
-fn asymmetry((u, m_u): &(Batch, Batch), (w, m_w): &(Batch, Batch)) -> f64 {
+fn pair_asymmetry((u, m_u): &(Batch, Batch), (w, m_w): &(Batch, Batch)) -> f64 {
     let norms = [u, m_w, w, m_u].map(|a| norm_sq(a).into_iter().map(f64::sqrt).collect::<Vec<_>>());
     let (u_m_w, w_m_u) = (dot(u, m_w), dot(w, m_u));
     (0..u_m_w.len())
