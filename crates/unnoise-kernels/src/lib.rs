@@ -9,13 +9,17 @@
 //! of an image's result are the same alone and in any batch, on one thread and on many. Gradients of parameters sum over the batch in
 //! an order fixed by the shape. Bits do differ between instruction sets.
 
+mod attention;
 mod conv;
 mod error;
 mod group_norm;
 mod parts;
+mod product;
+mod scratch;
 mod silu;
 mod simd;
 
+pub use attention::Attention;
 pub use conv::{Conv2d, sum_by_channel};
 pub use error::{Error, Result};
 pub use group_norm::GroupNorm;

@@ -46,7 +46,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c - a b`, rounded once where the CPU can.
     fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `v` limited to `[low, high]`; a NaN may come out as `low` or `high`.
+    /// The larger of the two; where one is not a number, either.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `v` limited to `[low, high]`; NaN stays.
     fn clamp(self, v: Self::V, low: f32, high: f32) -> Self::V;
     /// The nearest integer.
     fn round(self, v: Self::V) -> Self::V;
@@ -82,7 +84,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
         }
     }
 
-    /// `exp(v)` to 2 ulp for |v| < 87, saturating outside (about 1e-38 and 1e38).
+    /// `exp(v)` to 2 ulp for |v| < 87, saturating outside (about 1e-38 and 1e38); NaN stays.
     ///
     /// ```text
     /// v = n ln 2 + r,  |r| <= ln 2 / 2,   exp(v) = 2^n (1 + r + r^2 p(r))

@@ -1,6 +1,6 @@
 //! The portable path computes what the CPU's own instructions compute, up to rounding. One test, because the switch is for the process.
 
-use unnoise_kernels::{Conv2d, GroupNorm, force_portable, silu, silu_backward, sum_by_channel};
+use unnoise_kernels::{Attention, Conv2d, GroupNorm, force_portable, silu, silu_backward, sum_by_channel};
 
 /// Numbers in [-1, 1) without a pattern.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -37,21 +37,40 @@ fn everything(conv: Conv2d) -> Vec<(&'static str, Vec<f32>)> {
     conv.into_iter().chain([("z", z), ("dz", dz), ("dgamma", dgamma), ("dbeta", dbeta), ("silu", s), ("dsilu", ds)]).collect()
 }
 
+/// Everything that an attention computes.
+fn attention(shape: Attention) -> Vec<(&'static str, Vec<f32>)> {
+    let total = shape.n * shape.heads * shape.width * shape.pixels;
+    let [q, k, v, dout] = [1, 2, 3, 4].map(|seed| noise(total, seed));
+    let [mut out, mut dq, mut dk, mut dv] = [(); 4].map(|()| vec![f32::NAN; total]);
+    let mut stats = vec![f32::NAN; total / shape.width];
+    shape.forward(&q, &k, &v, &mut out, Some(&mut stats)).unwrap();
+    shape.backward(&q, &k, &v, &out, &stats, &dout, &mut dq, &mut dk, &mut dv).unwrap();
+    vec![("out", out), ("stats", stats), ("dq", dq), ("dk", dk), ("dv", dv)]
+}
+
+/// Compares what `everything` gives on both paths.
+fn compare<T: Copy + std::fmt::Debug>(everything: impl Fn(T) -> Vec<(&'static str, Vec<f32>)>, case: T) {
+    let fast = everything(case);
+    force_portable(true);
+    let portable = everything(case);
+    force_portable(false);
+    for ((name, fast), (_, portable)) in fast.iter().zip(&portable) {
+        let rms = (fast.iter().map(|v| v * v).sum::<f32>() / fast.len() as f32).sqrt();
+        let worst = fast.iter().zip(portable).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // Twice the tolerance of each against f64.
+        assert!(worst <= 6e-5 * rms, "{name} of {case:?} off by {:.1e} of its rms", worst / rms);
+    }
+}
+
 #[test]
 fn the_portable_path_agrees_with_the_dispatched_one() {
     let base = Conv2d { n: 2, c_in: 10, c_out: 18, h: 11, w: 13, kernel: 3, stride: 1, padding: [(1, 1); 2] };
     let cases =
         [base, Conv2d { h: 6, w: 7, ..base }, Conv2d { stride: 2, ..base }, Conv2d { kernel: 1, padding: [(0, 0); 2], ..base }];
     for case in cases {
-        let fast = everything(case);
-        force_portable(true);
-        let portable = everything(case);
-        force_portable(false);
-        for ((name, fast), (_, portable)) in fast.iter().zip(&portable) {
-            let rms = (fast.iter().map(|v| v * v).sum::<f32>() / fast.len() as f32).sqrt();
-            let worst = fast.iter().zip(portable).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            // Twice the tolerance of each against f64.
-            assert!(worst <= 6e-5 * rms, "{name} of {case:?} off by {:.1e} of its rms", worst / rms);
-        }
+        compare(everything, case);
+    }
+    for (width, pixels) in [(8, 100), (33, 17), (64, 1)] {
+        compare(attention, Attention { n: 2, heads: 2, width, pixels, scale: 0.5 });
     }
 }

@@ -9,12 +9,10 @@ use rayon::prelude::*;
 
 use super::Conv2d;
 use crate::parts::Parts;
+use crate::product::{PIXELS, Panel, ROWS, product};
+use crate::scratch::grow;
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
-/// Rows of the register block.
-const ROWS: usize = 6;
-/// Pixels of the register block.
-const PIXELS: usize = 16;
 /// Pixels of one forward task.
 const TASK: usize = 64;
 /// Input channels of one task of the gradient by the input.
@@ -24,11 +22,6 @@ const PARTS: usize = 8;
 /// Pixels that the gradient by the weight takes at once.
 const LINE: usize = 256;
 
-/// One number of the window for 16 pixels.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Panel([f32; PIXELS]);
-
 /// One number of the window, or one channel, for many pixels.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -36,6 +29,7 @@ struct Line([[f32; LANES]; LINE / LANES]);
 
 #[derive(Default)]
 struct Scratch {
+    /// One number of the window for 16 pixels.
     panels: Vec<Panel>,
     x: Vec<Line>,
     dy: Vec<Line>,
@@ -43,13 +37,6 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-fn grow<T: Copy>(buffer: &mut Vec<T>, len: usize, zero: T) -> &mut [T] {
-    if buffer.len() < len {
-        *buffer = vec![zero; len];
-    }
-    &mut buffer[..len]
 }
 
 /// A shape that has been checked, with what follows from it.
@@ -134,26 +121,6 @@ fn pack(rows: usize, size: usize, entry: impl Fn(usize, usize) -> f32 + Sync) ->
     packed
 }
 
-/// `sums += packed rows times panels`: six rows, 16 pixels.
-#[inline(always)]
-fn product<S: Simd>(s: S, rows: &[[f32; ROWS]], panels: &[Panel], mut sums: [[S::V; 2]; ROWS]) -> [[f32; PIXELS]; ROWS] {
-    for (row, panel) in rows.iter().zip(panels) {
-        let (halves, _) = panel.0.as_chunks::<LANES>();
-        let pixels = [s.load(&halves[0]), s.load(&halves[1])];
-        for (sum, &v) in sums.iter_mut().zip(row) {
-            let v = s.splat(v);
-            *sum = [s.mul_add(v, pixels[0], sum[0]), s.mul_add(v, pixels[1], sum[1])];
-        }
-    }
-    let mut out = [[0.0; PIXELS]; ROWS];
-    for (sum, out) in sums.into_iter().zip(&mut out) {
-        for (v, out) in sum.into_iter().zip(out.as_chunks_mut::<LANES>().0) {
-            s.store(v, out);
-        }
-    }
-    out
-}
-
 pub(super) fn forward(conv: &Conv2d, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let windows = Windows::new(conv);
     let packed = pack(conv.c_out, windows.size, |row, k| weight[row * windows.size + k]);
@@ -167,7 +134,7 @@ fn multiply(windows: Windows, x: &[f32], packed: &[[f32; ROWS]], bias: Option<&[
     (0..windows.conv.n * blocks).into_par_iter().for_each(|i| {
         let pixels = i % blocks * TASK..(i % blocks * TASK + TASK).min(windows.pixels);
         SCRATCH.with_borrow_mut(|scratch| {
-            let panels = grow(&mut scratch.panels, windows.size, Panel([0.0; PIXELS]));
+            let panels = grow(&mut scratch.panels, windows.size, Panel::ZERO);
             dispatch(Multiply { windows, x, packed, bias, y: &y, image: i / blocks, pixels, panels });
         });
     });
@@ -205,7 +172,7 @@ impl Kernel for Multiply<'_> {
                 for (o, sums) in outputs.zip(product(s, rows, self.panels, start)) {
                     // SAFETY: a task writes the pixels of its own range of its own image, and no two tasks share one.
                     let out = unsafe { self.y.part((self.image * conv.c_out + o) * pixels + first, there) };
-                    out.copy_from_slice(&sums[..there]);
+                    out.copy_from_slice(&sums.0[..there]);
                 }
             }
         }
@@ -228,7 +195,7 @@ pub(super) fn backward_input(conv: &Conv2d, weight: &[f32], dy: &[f32], dx: &mut
         images.flat_map(|(image, dx)| dx.par_chunks_mut(channels * plane).enumerate().map(move |(block, dx)| (image, block, dx)));
     tasks.for_each(|(image, block, dx)| {
         SCRATCH.with_borrow_mut(|scratch| {
-            let panels = grow(&mut scratch.panels, conv.c_out, Panel([0.0; PIXELS]));
+            let panels = grow(&mut scratch.panels, conv.c_out, Panel::ZERO);
             let rows = block * channels * conv.kernel * conv.kernel;
             dispatch(BackwardInput { windows, dy, packed: &packed[rows / ROWS * conv.c_out..], image, dx, panels });
         });
@@ -262,7 +229,7 @@ impl Kernel for BackwardInput<'_> {
             for (group, packed) in self.packed.chunks_exact(conv.c_out).take(rows.div_ceil(ROWS)).enumerate() {
                 let sums = product(s, packed, self.panels, [[s.zero(); 2]; ROWS]);
                 for (k, sums) in (group * ROWS..rows).zip(sums) {
-                    self.windows.scatter(&sums[..there], k, first, &mut self.dx[k / taps * plane..][..plane]);
+                    self.windows.scatter(&sums.0[..there], k, first, &mut self.dx[k / taps * plane..][..plane]);
                 }
             }
         }

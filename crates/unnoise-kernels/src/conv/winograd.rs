@@ -24,6 +24,7 @@ pub(super) use gradient::weight_gradient;
 use tile::{F2, F4, Tile};
 
 use crate::parts::Parts;
+use crate::scratch::grow;
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
 /// Channels in one block of the transformed arrays.
@@ -81,14 +82,6 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// At least `len` elements, with whatever they held.
-fn grow<T: Copy>(buffer: &mut Vec<T>, len: usize, zero: T) -> &mut [T] {
-    if buffer.len() < len {
-        *buffer = vec![zero; len];
-    }
-    &mut buffer[..len]
 }
 
 /// Whether the filter is used as it stands or as the gradient by the input needs it.

@@ -73,6 +73,11 @@ impl Simd for Avx2 {
         avx2!(_mm256_fnmadd_ps(a, b, c))
     }
     #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_max_ps(a, b))
+    }
+    // Where an operand is NaN, the instructions return the second.
+    #[inline(always)]
     fn clamp(self, v: __m256, low: f32, high: f32) -> __m256 {
         avx2!(_mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), v)))
     }

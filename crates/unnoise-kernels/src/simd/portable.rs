@@ -51,8 +51,12 @@ impl Simd for Portable {
         from_fn(|i| c[i] - a[i] * b[i])
     }
     #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
     fn clamp(self, v: V, low: f32, high: f32) -> V {
-        v.map(|x| x.max(low).min(high))
+        v.map(|x| x.clamp(low, high))
     }
     #[inline(always)]
     fn round(self, v: V) -> V {

@@ -12,7 +12,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::tile::{F2, F4, Tile};
-use super::{BLOCK, GROUP, Image, SCRATCH, Scratch, Shape, Square, TASK_TILES, Tiles, grow, small, transform_input};
+use super::{BLOCK, GROUP, Image, SCRATCH, Scratch, Shape, Square, TASK_TILES, Tiles, small, transform_input};
+use crate::scratch::grow;
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
 /// How many sums there are over the tiles, at most: enough for as many threads, and few enough for the memory.
