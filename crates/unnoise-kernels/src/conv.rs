@@ -1,10 +1,13 @@
 //! Two-dimensional convolution (correlation, as in every network), forward and both backwards.
 
 mod gemm;
+mod weight;
 mod winograd;
 
 use rayon::prelude::*;
-use winograd::Direction;
+
+use self::weight::Direction;
+pub use self::weight::{Epilogue, PreparedWeight, Weight};
 
 use crate::error::{Error, Result, check_lengths};
 use crate::simd::{Kernel, Simd, dispatch};
@@ -15,8 +18,9 @@ use crate::simd::{Kernel, Simd, dispatch};
 /// y[n, o, i, j] = bias[o] + sum over c, a, b of weight[o, c, a, b] x[n, c, i stride + a - top, j stride + b - left]
 /// ```
 ///
-/// A 3x3 kernel with stride 1 and one zero of padding all around goes by Winograd's algorithm: F(2x2) where both sides are at most 8,
-/// else F(4x4). Everything else is a product of matrices over windows that are gathered as they are needed. The shape of one image alone decides.
+/// A 3x3 kernel with stride 1 and one zero of padding all around goes by Winograd's algorithm unless `exact` is set: F(2x2) where both sides
+/// are at most 4, else F(4x4). Everything else is a product of matrices over windows that are gathered as they are needed. The shape of one
+/// image alone decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {
     /// Images.
@@ -35,6 +39,8 @@ pub struct Conv2d {
     pub stride: usize,
     /// Zeros around the input: `[(top, bottom), (left, right)]`.
     pub padding: [(usize, usize); 2],
+    /// Whether a 3x3 convolution must be summed as it is defined, which takes four times as long: to compare with.
+    pub exact: bool,
 }
 
 impl Conv2d {
@@ -59,16 +65,24 @@ impl Conv2d {
         Ok([side(self.h, self.padding[0])?, side(self.w, self.padding[1])?])
     }
 
-    /// The convolution of `x`, into `y [n, c_out, ..]`.
+    /// The convolution of `x` plus the epilogue (of which a bias alone is `Some(bias)`), into `y [n, c_out, ..]`.
     ///
     /// # Errors
-    /// Where the shape is not one, or a slice does not have its length.
-    pub fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<()> {
-        let bias_length = bias.map_or(self.c_out, <[f32]>::len);
-        self.check("Conv2d::forward", x.len(), weight.len(), ("y", y.len()), ("bias", bias_length))?;
+    /// Where the shape is not one, a slice does not have its length, or the weight was prepared for another shape.
+    pub fn forward<'a>(
+        &self,
+        x: &[f32],
+        weight: impl Into<Weight<'a>>,
+        epilogue: impl Into<Epilogue<'a>>,
+        y: &mut [f32],
+    ) -> Result<()> {
+        let (at, weight, epilogue) = ("Conv2d::forward", weight.into(), epilogue.into());
+        self.check(at, x.len(), weight.raw().len(), ("y", y.len()))?;
+        weight.check(self, at)?;
+        epilogue.check(self, y.len(), at)?;
         match self.winograd() {
-            Some(shape) => winograd::correlate(shape, Direction::Forward, x, weight, bias, y),
-            None => gemm::forward(self, x, weight, bias, y),
+            Some(shape) => winograd::correlate(shape, Direction::Forward, x, weight, epilogue, y),
+            None => gemm::forward(self, x, weight, epilogue, y),
         }
         Ok(())
     }
@@ -77,12 +91,14 @@ impl Conv2d {
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
-    pub fn backward_input(&self, weight: &[f32], dy: &[f32], dx: &mut [f32]) -> Result<()> {
-        self.check("Conv2d::backward_input", dx.len(), weight.len(), ("dy", dy.len()), ("bias", self.c_out))?;
+    pub fn backward_input<'a>(&self, weight: impl Into<Weight<'a>>, dy: &[f32], dx: &mut [f32]) -> Result<()> {
+        let (at, weight) = ("Conv2d::backward_input", weight.into());
+        self.check(at, dx.len(), weight.raw().len(), ("dy", dy.len()))?;
+        weight.check(self, at)?;
         match self.winograd() {
             Some(shape) => {
                 let shape = winograd::Shape { c_in: shape.c_out, c_out: shape.c_in, ..shape };
-                winograd::correlate(shape, Direction::Backward, dy, weight, None, dx);
+                winograd::correlate(shape, Direction::Backward, dy, weight, Epilogue::default(), dx);
             }
             None => gemm::backward_input(self, weight, dy, dx),
         }
@@ -94,7 +110,7 @@ impl Conv2d {
     /// # Errors
     /// As for [`forward`](Self::forward).
     pub fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
-        self.check("Conv2d::backward_weight", x.len(), dw.len(), ("dy", dy.len()), ("bias", self.c_out))?;
+        self.check("Conv2d::backward_weight", x.len(), dw.len(), ("dy", dy.len()))?;
         match self.winograd() {
             Some(shape) => winograd::weight_gradient(shape, x, dy, dw),
             None => gemm::backward_weight(self, x, dy, dw),
@@ -103,18 +119,11 @@ impl Conv2d {
     }
 
     fn winograd(&self) -> Option<winograd::Shape> {
-        let fits = self.kernel == 3 && self.stride == 1 && self.padding == [(1, 1); 2];
+        let fits = !self.exact && self.kernel == 3 && self.stride == 1 && self.padding == [(1, 1); 2];
         fits.then_some(winograd::Shape { n: self.n, c_in: self.c_in, c_out: self.c_out, h: self.h, w: self.w })
     }
 
-    fn check(
-        &self,
-        at: &'static str,
-        x: usize,
-        weight: usize,
-        y: (&'static str, usize),
-        bias: (&'static str, usize),
-    ) -> Result<()> {
+    fn check(&self, at: &'static str, x: usize, weight: usize, y: (&'static str, usize)) -> Result<()> {
         let pixels = self.output_sides()?.iter().product::<usize>();
         for (what, got) in [("c_in", self.c_in), ("c_out", self.c_out), ("h", self.h), ("w", self.w)] {
             if got == 0 {
@@ -125,7 +134,6 @@ impl Conv2d {
             ("x", x, self.n * self.c_in * self.h * self.w),
             ("weight", weight, self.c_out * self.c_in * self.kernel * self.kernel),
             (y.0, y.1, self.n * self.c_out * pixels),
-            (bias.0, bias.1, self.c_out),
         ];
         check_lengths(at, &lengths)
     }
@@ -161,5 +169,7 @@ impl<'a, I: Iterator<Item = &'a [f32]>> Kernel for Sum<I> {
     }
 }
 
+#[cfg(test)]
+mod speed;
 #[cfg(test)]
 mod tests;

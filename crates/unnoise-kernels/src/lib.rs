@@ -20,7 +20,7 @@ mod silu;
 mod simd;
 
 pub use attention::Attention;
-pub use conv::{Conv2d, sum_by_channel};
+pub use conv::{Conv2d, Epilogue, PreparedWeight, Weight, sum_by_channel};
 pub use error::{Error, Result};
 pub use group_norm::GroupNorm;
 pub use silu::{silu, silu_backward};

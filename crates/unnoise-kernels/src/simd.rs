@@ -56,6 +56,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn pow2(self, v: Self::V) -> Self::V;
     /// The sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
+    /// Asks for the cache line at `place` to be in the second-level cache soon.
+    fn prefetch<T>(self, place: &T);
     /// Row `i`, lane `j` becomes row `j`, lane `i`.
     fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
 
@@ -64,9 +66,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
         self.splat(0.0)
     }
 
-    /// Fewer than eight numbers, zeros behind them.
+    /// The first eight numbers, zeros behind them where there are fewer.
     #[inline(always)]
     fn load_part(self, x: &[f32]) -> Self::V {
+        if let Some(eight) = x.first_chunk() {
+            return self.load(eight);
+        }
         let mut lanes = [0.0; LANES];
         for (lane, &x) in lanes.iter_mut().zip(x) {
             *lane = x;
@@ -77,6 +82,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The first `y.len()` lanes, at most eight.
     #[inline(always)]
     fn store_part(self, v: Self::V, y: &mut [f32]) {
+        if let Some(eight) = y.first_chunk_mut() {
+            return self.store(v, eight);
+        }
         let mut lanes = [0.0; LANES];
         self.store(v, &mut lanes);
         for (y, lane) in y.iter_mut().zip(lanes) {

@@ -8,9 +8,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Conv2d;
+use super::weight::{Direction, Epilogue, Form, Weight};
 use crate::parts::Parts;
 use crate::product::{PIXELS, Panel, ROWS, product};
-use crate::scratch::grow;
+use crate::scratch::{Line, grow, numbers, numbers_mut};
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
 /// Pixels of one forward task.
@@ -25,14 +26,14 @@ const LINE: usize = 256;
 /// One number of the window, or one channel, for many pixels.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([[f32; LANES]; LINE / LANES]);
+struct Pixels([[f32; LANES]; LINE / LANES]);
 
 #[derive(Default)]
 struct Scratch {
     /// One number of the window for 16 pixels.
     panels: Vec<Panel>,
-    x: Vec<Line>,
-    dy: Vec<Line>,
+    x: Vec<Pixels>,
+    dy: Vec<Pixels>,
 }
 
 thread_local! {
@@ -110,32 +111,37 @@ impl Windows {
     }
 }
 
+/// The lines that [`pack`] fills.
+fn packed_lines(rows: usize, size: usize) -> usize {
+    (rows.div_ceil(ROWS) * ROWS * size).div_ceil(Line::LEN)
+}
+
 /// `matrix[i][k]` in groups of six rows, `[group][k][row]`, zeros behind the last row.
-fn pack(rows: usize, size: usize, entry: impl Fn(usize, usize) -> f32 + Sync) -> Vec<[f32; ROWS]> {
-    let mut packed = vec![[0.0; ROWS]; rows.div_ceil(ROWS) * size];
-    for (i, v) in packed.iter_mut().enumerate() {
-        for (row, v) in (i / size * ROWS..rows).zip(v) {
-            *v = entry(row, i % size);
+fn pack(rows: usize, size: usize, out: &mut [Line], entry: impl Fn(usize, usize) -> f32) {
+    for (i, six) in numbers_mut(out).as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+        for (row, v) in (i / size * ROWS..).zip(six) {
+            *v = if row < rows { entry(row, i % size) } else { 0.0 };
         }
     }
-    packed
 }
 
-pub(super) fn forward(conv: &Conv2d, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub(super) fn forward(conv: &Conv2d, x: &[f32], weight: Weight, epilogue: Epilogue, y: &mut [f32]) {
     let windows = Windows::new(conv);
-    let packed = pack(conv.c_out, windows.size, |row, k| weight[row * windows.size + k]);
-    multiply(windows, x, &packed, bias, y);
+    let packed = weight.form(Direction::Forward, Form::Rows, packed_lines(conv.c_out, windows.size), |weight, out| {
+        pack(conv.c_out, windows.size, out, |row, k| weight[row * windows.size + k]);
+    });
+    multiply(windows, x, numbers(&packed).as_chunks().0, epilogue, y);
 }
 
-/// `y = packed times windows of x + bias`.
-fn multiply(windows: Windows, x: &[f32], packed: &[[f32; ROWS]], bias: Option<&[f32]>, y: &mut [f32]) {
+/// `y = packed times windows of x`, and the epilogue.
+fn multiply(windows: Windows, x: &[f32], packed: &[[f32; ROWS]], epilogue: Epilogue, y: &mut [f32]) {
     let y = Parts::new(y);
     let blocks = windows.pixels.div_ceil(TASK);
     (0..windows.conv.n * blocks).into_par_iter().for_each(|i| {
         let pixels = i % blocks * TASK..(i % blocks * TASK + TASK).min(windows.pixels);
         SCRATCH.with_borrow_mut(|scratch| {
             let panels = grow(&mut scratch.panels, windows.size, Panel::ZERO);
-            dispatch(Multiply { windows, x, packed, bias, y: &y, image: i / blocks, pixels, panels });
+            dispatch(Multiply { windows, x, packed, epilogue, y: &y, image: i / blocks, pixels, panels });
         });
     });
 }
@@ -144,7 +150,7 @@ struct Multiply<'a> {
     windows: Windows,
     x: &'a [f32],
     packed: &'a [[f32; ROWS]],
-    bias: Option<&'a [f32]>,
+    epilogue: Epilogue<'a>,
     y: &'a Parts<'a>,
     image: usize,
     pixels: Range<usize>,
@@ -166,26 +172,33 @@ impl Kernel for Multiply<'_> {
             for (group, rows) in self.packed.chunks_exact(size).enumerate() {
                 let outputs = group * ROWS..conv.c_out.min(group * ROWS + ROWS);
                 let mut start = [[s.zero(); 2]; ROWS];
-                for (start, &bias) in start.iter_mut().zip(self.bias.and_then(|bias| bias.get(group * ROWS..)).unwrap_or(&[])) {
-                    *start = [s.splat(bias); 2];
+                for (start, o) in start.iter_mut().zip(outputs.clone()) {
+                    *start = [s.splat(self.epilogue.constant(conv.c_out, self.image, o)); 2];
                 }
                 for (o, sums) in outputs.zip(product(s, rows, self.panels, start)) {
+                    let at = (self.image * conv.c_out + o) * pixels + first;
                     // SAFETY: a task writes the pixels of its own range of its own image, and no two tasks share one.
-                    let out = unsafe { self.y.part((self.image * conv.c_out + o) * pixels + first, there) };
+                    let out = unsafe { self.y.part(at, there) };
                     out.copy_from_slice(&sums.0[..there]);
+                    if let Some(residual) = self.epilogue.residual {
+                        out.iter_mut().zip(&residual[at..]).for_each(|(out, v)| *out += v);
+                    }
                 }
             }
         }
     }
 }
 
-pub(super) fn backward_input(conv: &Conv2d, weight: &[f32], dy: &[f32], dx: &mut [f32]) {
+pub(super) fn backward_input(conv: &Conv2d, weight: Weight, dy: &[f32], dx: &mut [f32]) {
     let windows = Windows::new(conv);
     // Row k of the transposed weight: what number k of a window gave to every output.
-    let packed = pack(windows.size, conv.c_out, |k, o| weight[o * windows.size + k]);
+    let packed = weight.form(Direction::Backward, Form::Rows, packed_lines(windows.size, conv.c_out), |weight, out| {
+        pack(windows.size, conv.c_out, out, |k, o| weight[o * windows.size + k]);
+    });
+    let packed = numbers(&packed).as_chunks().0;
     if windows.pointwise {
         let transposed = Conv2d { c_in: conv.c_out, c_out: conv.c_in, ..*conv };
-        return multiply(Windows::new(&transposed), dy, &packed, None, dx);
+        return multiply(Windows::new(&transposed), dy, packed, Epilogue::default(), dx);
     }
     // Blocks of channels whose rows are whole groups of six.
     let channels = CHANNELS.next_multiple_of(ROWS);
@@ -269,7 +282,7 @@ impl Kernel for BackwardWeight<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Windows { conv, size, pixels, .. } = self.windows;
-        let zero = Line([[0.0; LANES]; LINE / LANES]);
+        let zero = Pixels([[0.0; LANES]; LINE / LANES]);
         let x_lines = grow(&mut self.scratch.x, size.next_multiple_of(NUMBERS), zero);
         let dy_lines = grow(&mut self.scratch.dy, conv.c_out.next_multiple_of(OUTPUTS), zero);
         for image in self.images {
@@ -305,7 +318,7 @@ impl Kernel for BackwardWeight<'_> {
 
 /// The scalar products of four lines with three.
 #[inline(always)]
-fn dot_products<S: Simd>(s: S, a: &[Line; OUTPUTS], b: &[Line; NUMBERS], eights: usize) -> [[f32; NUMBERS]; OUTPUTS] {
+fn dot_products<S: Simd>(s: S, a: &[Pixels; OUTPUTS], b: &[Pixels; NUMBERS], eights: usize) -> [[f32; NUMBERS]; OUTPUTS] {
     let mut sums = [[s.zero(); NUMBERS]; OUTPUTS];
     for i in 0..eights.min(LINE / LANES) {
         let b = lanes!(s, j in NUMBERS => s.load(&b[j].0[i]));

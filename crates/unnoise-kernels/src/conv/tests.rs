@@ -4,15 +4,15 @@ use crate::check::{Close, normal};
 /// All that a convolution computes: y, dx, dw, db.
 const NAMES: [&str; 4] = ["y", "dx", "dw", "db"];
 
-struct Arrays {
-    x: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    dy: Vec<f32>,
+pub(super) struct Arrays {
+    pub(super) x: Vec<f32>,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    pub(super) dy: Vec<f32>,
 }
 
 impl Arrays {
-    fn random(conv: Conv2d, seed: u64) -> Self {
+    pub(super) fn random(conv: Conv2d, seed: u64) -> Self {
         let size = conv.c_in * conv.kernel * conv.kernel;
         let pixels = conv.output_sides().unwrap().iter().product::<usize>();
         Self {
@@ -56,7 +56,7 @@ fn plain(conv: Conv2d, arrays: &Arrays) -> [Vec<f64>; 4] {
 fn run(conv: Conv2d, arrays: &Arrays) -> [Vec<f32>; 4] {
     let mut out = [&arrays.dy, &arrays.x, &arrays.weight, &arrays.bias].map(|like| vec![f32::NAN; like.len()]);
     let [y, dx, dw, db] = &mut out;
-    conv.forward(&arrays.x, &arrays.weight, Some(&arrays.bias), y).unwrap();
+    conv.forward(&arrays.x, &arrays.weight, Some(arrays.bias.as_slice()), y).unwrap();
     conv.backward_input(&arrays.weight, &arrays.dy, dx).unwrap();
     conv.backward_weight(&arrays.x, &arrays.dy, dw).unwrap();
     sum_by_channel(&arrays.dy, conv.n, conv.output_sides().unwrap().iter().product(), db).unwrap();
@@ -64,10 +64,10 @@ fn run(conv: Conv2d, arrays: &Arrays) -> [Vec<f32>; 4] {
 }
 
 /// `(n, c_in, c_out, h, w)`.
-type Sizes = (usize, usize, usize, usize, usize);
+pub(super) type Sizes = (usize, usize, usize, usize, usize);
 
-fn conv((n, c_in, c_out, h, w): Sizes, kernel: usize, stride: usize, padding: [(usize, usize); 2]) -> Conv2d {
-    Conv2d { n, c_in, c_out, h, w, kernel, stride, padding }
+pub(super) fn conv((n, c_in, c_out, h, w): Sizes, kernel: usize, stride: usize, padding: [(usize, usize); 2]) -> Conv2d {
+    Conv2d { n, c_in, c_out, h, w, kernel, stride, padding, exact: false }
 }
 
 /// Every way through the code: both Winograd sizes, partial tiles, groups and blocks, and all other kernels.
@@ -131,51 +131,66 @@ fn an_image_has_the_same_bits_alone_and_in_a_batch_on_any_number_of_threads() {
 }
 
 #[test]
+fn what_is_added_is_added() {
+    for (seed, case) in cases().into_iter().enumerate() {
+        let arrays = Arrays::random(case, 20 * seed as u64 + 1);
+        let (offset, residual) = (normal(case.n * case.c_out, 7, 1.0), normal(arrays.dy.len(), 8, 1.0));
+        let epilogue = Epilogue { bias: Some(&arrays.bias), offset: Some(&offset), residual: Some(&residual) };
+        let mut y = vec![f32::NAN; arrays.dy.len()];
+        case.forward(&arrays.x, &arrays.weight, epilogue, &mut y).unwrap();
+        let [mut want, ..] = plain(case, &arrays);
+        let pixels = (want.len() / offset.len().max(1)).max(1);
+        for (i, want) in want.iter_mut().enumerate() {
+            *want += f64::from(offset[i / pixels]) + f64::from(residual[i]);
+        }
+        Close::new(format!("{case:?}"), TOLERANCE).check(&y, want);
+    }
+}
+
+#[test]
+fn a_prepared_weight_gives_the_bits_of_the_raw_one() {
+    for case in cases().into_iter().flat_map(|case| [case, Conv2d { exact: true, ..case }]) {
+        let arrays = Arrays::random(case, 3);
+        let prepared = PreparedWeight::new(&case, arrays.weight.clone()).unwrap();
+        let [want_y, want_dx, ..] = run(case, &arrays);
+        // The second time from what the first has kept.
+        for _ in 0..2 {
+            let (mut y, mut dx) = (vec![f32::NAN; arrays.dy.len()], vec![f32::NAN; arrays.x.len()]);
+            case.forward(&arrays.x, &prepared, Some(arrays.bias.as_slice()), &mut y).unwrap();
+            case.backward_input(&prepared, &arrays.dy, &mut dx).unwrap();
+            assert!(y == want_y && dx == want_dx, "{case:?}");
+        }
+    }
+}
+
+#[test]
+fn the_exact_way_rounds_as_the_direct_sum() {
+    for case in [conv((2, 40, 20, 9, 13), 3, 1, [(1, 1); 2]), conv((1, 16, 3, 4, 4), 3, 1, [(1, 1); 2])] {
+        let case = Conv2d { exact: true, ..case };
+        let arrays = Arrays::random(case, 9);
+        for ((name, got), want) in NAMES.into_iter().zip(run(case, &arrays)).zip(plain(case, &arrays)) {
+            // Sums of up to 360 terms: sqrt(360) 6e-8, times five for the worst of some thousand.
+            Close::new(format!("{name} of {case:?}"), 6e-6).check(&got, want);
+        }
+    }
+}
+
+#[test]
 fn wrong_shapes_are_errors() {
     let case = conv((1, 2, 3, 4, 4), 3, 1, [(0, 0); 2]);
-    let error = case.forward(&[0.0; 32], &[0.0; 54], None, &mut [0.0; 48]).unwrap_err();
+    let error = case.forward(&[0.0; 32], [0.0; 54].as_slice(), None, &mut [0.0; 48]).unwrap_err();
     assert_eq!(error.to_string(), "Conv2d::forward: y must hold 12 numbers, got 48");
+    let prepared = PreparedWeight::new(&case, vec![0.0; 54]).unwrap();
+    let error = Conv2d { c_in: 3, c_out: 2, ..case }.forward(&[0.0; 48], &prepared, None, &mut [0.0; 8]).unwrap_err();
+    assert_eq!(error.to_string(), "Conv2d::forward: outputs of the prepared weight must be 2, got 3");
+    let error = case
+        .forward(&[0.0; 32], &prepared, Epilogue { offset: Some(&[0.0; 2]), ..Default::default() }, &mut [0.0; 12])
+        .unwrap_err();
+    assert_eq!(error.to_string(), "Conv2d::forward: offset must hold 3 numbers, got 2");
+    let error = PreparedWeight::new(&case, vec![0.0; 53]).unwrap_err();
+    assert_eq!(error.to_string(), "PreparedWeight::new: weight must hold 54 numbers, got 53");
     let error = Conv2d { kernel: 5, ..case }.output_sides().unwrap_err();
     assert_eq!(error.to_string(), "Conv2d: kernel must be at most the padded side 4, got 5");
     let error = Conv2d { stride: 0, ..case }.output_sides().unwrap_err();
     assert_eq!(error.to_string(), "Conv2d: stride must be at least 1, got 0");
-}
-
-/// Prints GFLOP/s: `cargo test --release -p unnoise-kernels speed -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let shapes = [
-        (16, 64, 64, 8, 8),
-        (8, 64, 64, 16, 16),
-        (4, 64, 64, 32, 32),
-        (4, 32, 32, 32, 32),
-        (8, 128, 64, 16, 16),
-        (4, 32, 1, 32, 32),
-    ];
-    let one = [(1, 1); 2];
-    let mut cases: Vec<Conv2d> = shapes.into_iter().map(|sizes| conv(sizes, 3, 1, one)).collect();
-    cases.extend([conv((4, 96, 64, 32, 32), 1, 1, [(0, 0); 2]), conv((4, 64, 64, 32, 32), 3, 2, one)]);
-    for case in cases {
-        let arrays = Arrays::random(case, 1);
-        let mut out = [&arrays.dy, &arrays.x, &arrays.weight, &arrays.bias].map(|like| vec![0.0; like.len()]);
-        let flops = 2.0 * (arrays.dy.len() * case.c_in * case.kernel * case.kernel) as f64;
-        let [y, dx, dw, _] = &mut out;
-        let mut line = format!("{:?} k{} s{}:", [case.n, case.c_in, case.c_out, case.h, case.w], case.kernel, case.stride);
-        let mut time = |name: &str, f: &mut dyn FnMut()| {
-            f();
-            let clock = |_| {
-                let start = std::time::Instant::now();
-                f();
-                start.elapsed().as_secs_f64()
-            };
-            // The best of many: whatever else runs on the machine only adds.
-            let best = (0..40).map(clock).fold(f64::INFINITY, f64::min);
-            line += &format!("  {name} {:.2} ms {:.0} GFLOP/s", best * 1e3, flops / best / 1e9);
-        };
-        time("y", &mut || case.forward(&arrays.x, &arrays.weight, Some(&arrays.bias), y).unwrap());
-        time("dx", &mut || case.backward_input(&arrays.weight, &arrays.dy, dx).unwrap());
-        time("dw", &mut || case.backward_weight(&arrays.x, &arrays.dy, dw).unwrap());
-        println!("{line}");
-    }
 }

@@ -8,30 +8,35 @@
 //! x [n, ci, h, w] --B^T . B--> V[point][tile, ci] --times U[point][ci, co]--> M[point][tile, co] --A^T . A--> y [n, co, h, w]
 //! ```
 //!
-//! Eight channels sit in the lanes through both transforms. A task takes some rows of tiles through all three steps in its own scratch,
-//! so nothing but the output is shared. Channels are filled up to 16 with zeros.
+//! Eight channels sit in the lanes through both transforms; channels are filled up to 16 with zeros. A task takes some rows of tiles
+//! through all three steps. Where there are fewer tasks than threads, the threads share the steps of each.
 
+mod filter;
 mod gradient;
+mod input;
+mod output;
 mod tile;
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
 pub(super) use gradient::weight_gradient;
-use tile::{F2, F4, Tile};
 
+use self::filter::TransformFilter;
+use self::input::{Image, TransformInput};
+use self::output::TransformOutput;
+use self::tile::{F2, F4, Tile};
+use super::weight::{Direction, Epilogue, Form, Weight};
 use crate::parts::Parts;
-use crate::scratch::grow;
-use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
+use crate::scratch::{Line, Scratch};
+use crate::simd::{Kernel, Simd, dispatch};
 
-/// Channels in one block of the transformed arrays.
-const BLOCK: usize = 16;
-/// Tiles in one block: the rows of the 6 x 16 product, whose twelve sums fill the registers.
+/// Channels in one block of the transformed arrays: one line.
+const BLOCK: usize = Line::LEN;
+/// Tiles that are multiplied at once: the rows of the 6 x 16 product, whose twelve sums fill the registers.
 const GROUP: usize = 6;
-/// Tiles of one task, at least a row of them: their transform stays in the second-level cache.
+/// Tiles of one task, at least a row of them: a point of theirs stays in the second-level cache.
 const TASK_TILES: usize = 96;
 
 /// Images and channels of a 3x3 convolution.
@@ -49,327 +54,169 @@ impl Shape {
     fn tiles(&self, m: usize) -> (usize, usize) {
         (self.n * self.h.div_ceil(m), self.w.div_ceil(m))
     }
-}
 
-/// Six tiles by 16 channels at one point: `[tile][half][lane]`.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Tiles([[[f32; LANES]; 2]; GROUP]);
-
-/// 16 channels by 16 channels at one point: `[row][half][lane]`.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Square([[[f32; LANES]; 2]; BLOCK]);
-
-impl Square {
-    const ZERO: Self = Self([[[0.0; LANES]; 2]; BLOCK]);
-}
-
-impl Tiles {
-    const ZERO: Self = Self([[[0.0; LANES]; 2]; GROUP]);
-}
-
-/// A thread's scratch, kept from call to call.
-#[derive(Default)]
-struct Scratch {
-    /// The transformed input, `[group][channel block][point]`.
-    input: Vec<Tiles>,
-    /// The products, or the transformed gradient of the output, in the same order.
-    output: Vec<Tiles>,
-    /// One row of tiles, eight channels: `[row of the tile][column]`.
-    rows: Vec<[f32; LANES]>,
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// Whether the filter is used as it stands or as the gradient by the input needs it.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Direction {
-    /// `weight` is `[c_out, c_in, 3, 3]`.
-    Forward,
-    /// `weight` is `[c_in, c_out, 3, 3]`: channels exchanged and taps reversed.
-    Backward,
-}
-
-/// Correlates `x` with `weight` into `y`; sides up to 8 take F(2x2), which fits them better, larger ones F(4x4).
-pub(super) fn correlate(shape: Shape, direction: Direction, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    if small(shape) {
-        correlate_by::<F2, 2, 4, 17>(shape, direction, x, weight, bias, y);
-    } else {
-        correlate_by::<F4, 4, 6, 37>(shape, direction, x, weight, bias, y);
+    /// Sides up to 4 take F(2x2), which leaves less of them over; larger ones F(4x4).
+    fn small(&self) -> bool {
+        self.h.max(self.w) <= 4
     }
 }
 
-fn small(shape: Shape) -> bool {
-    shape.h.max(shape.w) <= 8
+/// Where the transform of `blocks` times 16 channels of some tiles lies, counted in lines.
+#[derive(Clone, Copy)]
+struct Layout {
+    point: usize,
+    block: usize,
+    group: usize,
 }
 
-/// `STRIDE` is the distance between two channel blocks of a transformed array: the `A^2` points and one block of nothing, without
-/// which the blocks of one point would share a few sets of the first-level cache.
-fn correlate_by<T: Tile<M, A>, const M: usize, const A: usize, const STRIDE: usize>(
+impl Layout {
+    /// `[point][group][block][tile]`: a product over the channels reads one line after the other.
+    fn by_group(blocks: usize, tiles: usize) -> Self {
+        let group = blocks * GROUP;
+        Self { point: Self::apart(tiles.div_ceil(GROUP) * group), block: GROUP, group }
+    }
+
+    /// `[point][block][tile]`: a sum over the tiles reads one line after the other.
+    fn by_block(blocks: usize, tiles: usize) -> Self {
+        let block = tiles.next_multiple_of(GROUP);
+        Self { point: Self::apart(blocks * block), block, group: GROUP }
+    }
+
+    /// So far apart that the points of a tile do not fall into the same few sets of the caches: one line more than pages.
+    fn apart(lines: usize) -> usize {
+        lines.next_multiple_of(64) + 1
+    }
+
+    /// The place of a tile at point 0.
+    #[inline(always)]
+    fn place(&self, block: usize, tile: usize) -> usize {
+        block * self.block + tile / GROUP * self.group + tile % GROUP
+    }
+}
+
+/// Calls `f(0), .., f(n - 1)`, on all threads or on this one.
+fn each(shared: bool, n: usize, f: impl Fn(usize) + Sync + Send) {
+    match shared {
+        true => (0..n).into_par_iter().for_each(f),
+        false => (0..n).for_each(f),
+    }
+}
+
+/// Correlates `x` with `weight` into `y`. Going backwards the weight's channels are exchanged and its taps reversed; `shape` is that of
+/// the correlation, not of the weight.
+pub(super) fn correlate(shape: Shape, direction: Direction, x: &[f32], weight: Weight, epilogue: Epilogue, y: &mut [f32]) {
+    match shape.small() {
+        true => correlate_by::<F2, 2, 4>(shape, direction, Form::SmallTiles, x, weight, epilogue, y),
+        false => correlate_by::<F4, 4, 6>(shape, direction, Form::LargeTiles, x, weight, epilogue, y),
+    }
+}
+
+fn correlate_by<T: Tile<M, A>, const M: usize, const A: usize>(
     shape: Shape,
     direction: Direction,
+    form: Form,
     x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
+    weight: Weight,
+    epilogue: Epilogue,
     y: &mut [f32],
 ) {
-    let blocks_in = shape.c_in.div_ceil(BLOCK);
-    let mut filter = vec![Square::ZERO; shape.c_out.div_ceil(BLOCK) * A * A * blocks_in];
-    filter.par_chunks_mut(A * A * blocks_in).enumerate().for_each(|(block, out)| {
-        dispatch(Filter::<T, M, A> { shape, direction, weight, block, out, tile: PhantomData });
+    let (blocks_in, blocks_out) = (shape.c_in.div_ceil(BLOCK), shape.c_out.div_ceil(BLOCK));
+    let filter = weight.form(direction, form, A * A * blocks_out * blocks_in * BLOCK, |weight, out| {
+        let out = Parts::new(out);
+        each(true, blocks_out, |block| dispatch(TransformFilter::<T, M, A>::new(shape, direction, weight, block, &out)));
     });
-    let (rows, columns) = shape.tiles(M);
-    // The result does not depend on this number, so it may look at the threads.
-    let task = (TASK_TILES / columns).min(rows.div_ceil(rayon::current_num_threads())).max(1);
+    let (rows, across) = shape.tiles(M);
+    // How the rows are cut does not show in the result, so it may depend on the threads.
+    let threads = rayon::current_num_threads();
+    let tasks = (rows * across).div_ceil(TASK_TILES);
+    let shared = tasks < threads;
+    let step = rows.div_ceil(if shared { tasks.max(1) } else { tasks.next_multiple_of(threads) }).max(1);
+    let image = Image { numbers: x, channels: shape.c_in, h: shape.h, w: shape.w };
     let y = Parts::new(y);
-    (0..rows.div_ceil(task)).into_par_iter().for_each(|i| {
-        let rows = i * task..((i + 1) * task).min(rows);
-        SCRATCH.with_borrow_mut(|scratch| {
-            dispatch(Correlate::<T, M, A, STRIDE> { shape, x, filter: &filter, bias, y: &y, rows, scratch, tile: PhantomData });
+    each(true, rows.div_ceil(step), |task| {
+        let rows = task * step..rows.min((task + 1) * step);
+        let tiles = rows.len() * across;
+        let (v_layout, m_layout) = (Layout::by_group(blocks_in, tiles), Layout::by_block(blocks_out, tiles));
+        let (mut v, mut m) = (Scratch::new(A * A * v_layout.point), Scratch::new(A * A * m_layout.point));
+
+        let out = Parts::new(&mut v);
+        each(shared, blocks_in, |block| {
+            dispatch(TransformInput::<T, M, A> {
+                image,
+                rows: rows.clone(),
+                block,
+                layout: v_layout,
+                out: &out,
+                tile: PhantomData,
+            });
+        });
+        let out = Parts::new(&mut m);
+        each(shared, A * A * blocks_out, |i| {
+            let (point, block) = (i / blocks_out, i % blocks_out);
+            // SAFETY: every pair of a point and a block has its own lines, and no two tasks share a pair.
+            let out = unsafe { out.part(point * m_layout.point + block * m_layout.block, m_layout.block) };
+            dispatch(Product { tiles: &v[point * v_layout.point..], filters: &filter[i * blocks_in * BLOCK..], blocks_in, out });
+        });
+        each(shared, blocks_out, |block| {
+            let rows = rows.clone();
+            dispatch(TransformOutput::<T, M, A> {
+                shape,
+                rows,
+                block,
+                layout: m_layout,
+                products: &m,
+                epilogue,
+                y: &y,
+                tile: PhantomData,
+            });
         });
     });
 }
 
-/// The filters of one block of 16 outputs at all points, `[point][input block]`.
-struct Filter<'a, T, const M: usize, const A: usize> {
-    shape: Shape,
-    direction: Direction,
-    weight: &'a [f32],
-    block: usize,
-    out: &'a mut [Square],
-    tile: PhantomData<T>,
+/// The products of all tiles with the filters of 16 outputs, at one point.
+struct Product<'a> {
+    /// `[group][block][tile]`.
+    tiles: &'a [Line],
+    /// `[input]`, and behind them those of the next product.
+    filters: &'a [Line],
+    blocks_in: usize,
+    /// `[group][tile]`.
+    out: &'a mut [Line],
 }
 
-impl<T: Tile<M, A>, const M: usize, const A: usize> Kernel for Filter<'_, T, M, A> {
+impl Kernel for Product<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Shape { c_in, c_out, .. } = self.shape;
-        let blocks_in = c_in.div_ceil(BLOCK);
-        for c in 0..c_in {
-            for half in 0..2 {
-                let first = self.block * BLOCK + half * LANES;
-                let mut taps = [[0.0; LANES]; 9];
-                for (lane, k) in (first..c_out.min(first + LANES)).enumerate() {
-                    let start = match self.direction {
-                        Direction::Forward => (k * c_in + c) * 9,
-                        Direction::Backward => (c * c_out + k) * 9,
-                    };
-                    for (i, &w) in self.weight[start..start + 9].iter().enumerate() {
-                        taps[if self.direction == Direction::Forward { i } else { 8 - i }][lane] = w;
-                    }
-                }
-                let taps = lanes!(s, i in 9 => s.load(&taps[i]));
-                let mut columns = [[s.zero(); A]; 3];
-                for (j, column) in columns.iter_mut().enumerate() {
-                    *column = T::filter(s, [taps[j], taps[3 + j], taps[6 + j]]);
-                }
-                let [left, middle, right] = columns;
-                for (i, ((left, middle), right)) in left.into_iter().zip(middle).zip(right).enumerate() {
-                    for (j, v) in T::filter(s, [left, middle, right]).into_iter().enumerate() {
-                        let square = &mut self.out[(i * A + j) * blocks_in + c / BLOCK];
-                        s.store(v, &mut square.0[c % BLOCK][half]);
-                    }
-                }
+        let (filters, next) = self.filters.split_at(self.blocks_in * BLOCK);
+        let (groups, _) = self.out.as_chunks_mut::<GROUP>();
+        // The next filters are on their way while these are used.
+        let ahead = filters.len().div_ceil(groups.len());
+        let mut next = next.chunks(ahead);
+        for (tiles, out) in self.tiles.chunks_exact(self.blocks_in * GROUP).zip(groups) {
+            for line in next.next().unwrap_or(&[]) {
+                s.prefetch(line);
             }
+            product(s, tiles, filters, out);
         }
     }
 }
 
-/// Some rows of tiles through the three steps.
-struct Correlate<'a, T, const M: usize, const A: usize, const STRIDE: usize> {
-    shape: Shape,
-    x: &'a [f32],
-    filter: &'a [Square],
-    bias: Option<&'a [f32]>,
-    y: &'a Parts<'a>,
-    rows: Range<usize>,
-    scratch: &'a mut Scratch,
-    tile: PhantomData<T>,
-}
-
-impl<T: Tile<M, A>, const M: usize, const A: usize, const STRIDE: usize> Kernel for Correlate<'_, T, M, A, STRIDE> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Shape { c_in, c_out, w, .. } = self.shape;
-        let (blocks_in, blocks_out) = (c_in.div_ceil(BLOCK), c_out.div_ceil(BLOCK));
-        let groups = (self.rows.len() * w.div_ceil(M)).div_ceil(GROUP);
-        let input = grow(&mut self.scratch.input, groups * blocks_in * STRIDE, Tiles::ZERO);
-        let output = grow(&mut self.scratch.output, groups * blocks_out * STRIDE, Tiles::ZERO);
-        let scratch = grow(&mut self.scratch.rows, A * (w.div_ceil(M) * M + A - M), [0.0; LANES]);
-        let image = Image { numbers: self.x, channels: c_in, h: self.shape.h, w };
-
-        transform_input::<S, T, M, A, STRIDE>(s, image, self.rows.clone(), scratch, input);
-        for point in 0..A * A {
-            for block in 0..blocks_out {
-                let filter = &self.filter[(block * A * A + point) * blocks_in..][..blocks_in];
-                for group in 0..groups {
-                    let tiles = input[group * blocks_in * STRIDE + point..].iter().step_by(STRIDE);
-                    product(s, tiles, filter, &mut output[(group * blocks_out + block) * STRIDE + point]);
-                }
-            }
-        }
-        transform_output::<S, T, M, A, STRIDE>(s, self.shape, self.rows, output, scratch, self.bias, self.y);
-    }
-}
-
-/// Six tiles times the filters of 16 outputs, summed over all inputs, into `out`.
+/// Six tiles times the filters of 16 outputs, summed over all inputs.
 #[inline(always)]
-fn product<'a, S: Simd>(s: S, tiles: impl Iterator<Item = &'a Tiles>, filter: &[Square], out: &mut Tiles) {
+fn product<S: Simd>(s: S, tiles: &[Line], filters: &[Line], out: &mut [Line; GROUP]) {
     let mut sums = [[s.zero(); 2]; GROUP];
-    for (filter, tiles) in filter.iter().zip(tiles) {
-        for k in 0..BLOCK {
-            let row = [s.load(&filter.0[k][0]), s.load(&filter.0[k][1])];
-            for (sum, tile) in sums.iter_mut().zip(&tiles.0) {
-                let v = s.splat(tile[k / LANES][k % LANES]);
+    for (filter, tiles) in filters.as_chunks::<BLOCK>().0.iter().zip(tiles.as_chunks::<GROUP>().0) {
+        for (k, filter) in filter.iter().enumerate() {
+            let row = [s.load(&filter.0[0]), s.load(&filter.0[1])];
+            for (sum, tile) in sums.iter_mut().zip(tiles) {
+                let v = s.splat(tile.0.as_flattened()[k]);
                 *sum = [s.mul_add(v, row[0], sum[0]), s.mul_add(v, row[1], sum[1])];
             }
         }
     }
-    for (sum, out) in sums.into_iter().zip(&mut out.0) {
-        s.store(sum[0], &mut out[0]);
-        s.store(sum[1], &mut out[1]);
-    }
-}
-
-/// A batch of images.
-#[derive(Clone, Copy)]
-struct Image<'a> {
-    numbers: &'a [f32],
-    channels: usize,
-    h: usize,
-    w: usize,
-}
-
-impl Image<'_> {
-    /// Row `y` of eight channels from `first` on, pixel by pixel into `out[0..w]`; channels that do not exist are zeros.
-    #[inline(always)]
-    fn load_row<S: Simd>(&self, s: S, n: usize, first: usize, y: usize, out: &mut [[f32; LANES]]) {
-        let plane = self.h * self.w;
-        let there = self.channels.saturating_sub(first).min(LANES);
-        let mut rows: [&[f32]; LANES] = [&[]; LANES];
-        for (k, row) in rows.iter_mut().enumerate().take(there) {
-            *row = &self.numbers[(n * self.channels + first + k) * plane + y * self.w..][..self.w];
-        }
-        for (i, out) in out[..self.w].chunks_mut(LANES).enumerate() {
-            let eight = lanes!(s, k in LANES => {
-                let row = rows[k].get(i * LANES..).unwrap_or(&[]);
-                match row.first_chunk() {
-                    Some(eight) => s.load(eight),
-                    None if row.is_empty() => s.zero(),
-                    None => s.load_part(row),
-                }
-            });
-            for (v, out) in s.transpose(eight).into_iter().zip(out) {
-                s.store(v, out);
-            }
-        }
-    }
-}
-
-/// `V = B^T x B` of the tiles in `rows`.
-#[inline(always)]
-fn transform_input<S: Simd, T: Tile<M, A>, const M: usize, const A: usize, const STRIDE: usize>(
-    s: S,
-    image: Image,
-    rows: Range<usize>,
-    scratch: &mut [[f32; LANES]],
-    out: &mut [Tiles],
-) {
-    let (down, across) = (image.h.div_ceil(M), image.w.div_ceil(M));
-    let width = across * M + A - M;
-    let blocks = image.channels.div_ceil(BLOCK);
-    for (first, row) in rows.enumerate().flat_map(|(i, row)| (0..blocks * 2).map(move |half| (half, (i, row)))) {
-        let (i_row, row) = row;
-        let (n, top) = (row / down, row % down * M);
-        for (i, line) in scratch.chunks_exact_mut(width).enumerate() {
-            match (top + i).checked_sub(1).filter(|&y| y < image.h) {
-                Some(y) => {
-                    line[0] = [0.0; LANES];
-                    image.load_row(s, n, first * LANES, y, &mut line[1..]);
-                    line[1 + image.w..].fill([0.0; LANES]);
-                }
-                None => line.fill([0.0; LANES]),
-            }
-        }
-        for x in 0..width {
-            let column = T::input(s, lanes!(s, i in A => s.load(&scratch[i * width + x])));
-            for (i, v) in column.into_iter().enumerate() {
-                s.store(v, &mut scratch[i * width + x]);
-            }
-        }
-        for tile in 0..across {
-            let place = i_row * across + tile;
-            let block = &mut out[(place / GROUP * blocks + first / 2) * STRIDE..][..STRIDE];
-            for i in 0..A {
-                let line = &scratch[i * width + tile * M..][..A];
-                let points = T::input(s, lanes!(s, j in A => s.load(&line[j])));
-                for (j, v) in points.into_iter().enumerate() {
-                    s.store(v, &mut block[i * A + j].0[place % GROUP][first % 2]);
-                }
-            }
-        }
-    }
-}
-
-/// `y = A^T M A + bias` of the tiles in `rows`.
-#[inline(always)]
-fn transform_output<S: Simd, T: Tile<M, A>, const M: usize, const A: usize, const STRIDE: usize>(
-    s: S,
-    shape: Shape,
-    rows: Range<usize>,
-    products: &[Tiles],
-    scratch: &mut [[f32; LANES]],
-    bias: Option<&[f32]>,
-    y: &Parts,
-) {
-    let Shape { c_out, h, w, .. } = shape;
-    let (down, across) = (h.div_ceil(M), w.div_ceil(M));
-    let width = across * M;
-    let blocks = c_out.div_ceil(BLOCK);
-    for (i_row, row) in rows.enumerate() {
-        let (n, top) = (row / down, row % down * M);
-        for first in 0..c_out.div_ceil(LANES) {
-            let there = (c_out - first * LANES).min(LANES);
-            let bias = match bias {
-                Some(bias) => s.load_part(&bias[first * LANES..][..there]),
-                None => s.zero(),
-            };
-            for tile in 0..across {
-                let place = i_row * across + tile;
-                let block = &products[(place / GROUP * blocks + first / 2) * STRIDE..][..STRIDE];
-                let mut lines = [[s.zero(); M]; A];
-                for (i, line) in lines.iter_mut().enumerate() {
-                    *line = T::output(s, lanes!(s, j in A => s.load(&block[i * A + j].0[place % GROUP][first % 2])));
-                }
-                for j in 0..M {
-                    let column = T::output(s, lanes!(s, i in A => lines[i][j]));
-                    for (i, v) in column.into_iter().enumerate() {
-                        s.store(s.add(v, bias), &mut scratch[i * width + tile * M + j]);
-                    }
-                }
-            }
-            for (i, line) in scratch.chunks_exact(width).enumerate().take(M.min(h - top)) {
-                for (x, pixels) in line[..w].chunks(LANES).enumerate() {
-                    let eight = lanes!(s, k in LANES => match pixels.get(k) {
-                        Some(pixel) => s.load(pixel),
-                        None => s.zero(),
-                    });
-                    for (k, v) in s.transpose(eight).into_iter().enumerate().take(there) {
-                        let start = ((n * c_out + first * LANES + k) * h + top + i) * w + x * LANES;
-                        // SAFETY: a task writes the rows of its own tiles, and no two tasks share a tile.
-                        let out = unsafe { y.part(start, pixels.len()) };
-                        match out.first_chunk_mut() {
-                            Some(eight) => s.store(v, eight),
-                            None => s.store_part(v, out),
-                        }
-                    }
-                }
-            }
-        }
+    for (sum, out) in sums.into_iter().zip(out) {
+        s.store(sum[0], &mut out.0[0]);
+        s.store(sum[1], &mut out.0[1]);
     }
 }

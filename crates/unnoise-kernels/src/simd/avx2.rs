@@ -28,7 +28,8 @@ impl Avx2 {
 macro_rules! avx2 {
     ($e:expr) => {{
         // SAFETY: an `Avx2` exists only where `detect` has seen AVX2 and FMA, and the intrinsics below need no more. Those that take a
-        // pointer read or write eight floats, and their pointers come from references to eight floats (no alignment is asked for).
+        // pointer read or write eight floats, and their pointers come from references to eight floats (no alignment is asked for);
+        // a prefetch may have any address.
         unsafe { $e }
     }};
 }
@@ -99,6 +100,10 @@ impl Simd for Avx2 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         })
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, place: &T) {
+        avx2!(_mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(place).cast()))
     }
     #[inline(always)]
     fn transpose(self, r: [__m256; LANES]) -> [__m256; LANES] {

@@ -74,6 +74,8 @@ impl Simd for Portable {
         (four[0] + four[2]) + (four[1] + four[3])
     }
     #[inline(always)]
+    fn prefetch<T>(self, _: &T) {}
+    #[inline(always)]
     fn transpose(self, rows: [V; LANES]) -> [V; LANES] {
         from_fn(|j| from_fn(|i| rows[i][j]))
     }

@@ -159,5 +159,5 @@ fn conv2d(
     stride: usize,
     padding: Padding,
 ) -> Option<kernels::Conv2d> {
-    (kernel == kernel_w).then_some(kernels::Conv2d { n, c_in, c_out, h, w, kernel, stride, padding })
+    (kernel == kernel_w).then_some(kernels::Conv2d { n, c_in, c_out, h, w, kernel, stride, padding, exact: false })
 }
