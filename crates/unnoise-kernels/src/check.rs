@@ -1,4 +1,4 @@
-//! What the tests share: random numbers and the comparison with a plain loop in `f64`.
+//! What the tests share: random numbers, the comparison with a plain loop in `f64`, and a clock.
 
 /// `n` standard normal numbers times `scale` (xorshift64*, Box-Muller).
 pub(crate) fn normal(n: usize, seed: u64, scale: f32) -> Vec<f32> {
@@ -35,4 +35,15 @@ impl Close {
             assert!(error <= allowed, "{}[{i}]: {g} instead of {w}, off by {:.1e} of the rms {rms:.2e}", self.what, error / rms);
         }
     }
+}
+
+/// The seconds of the fastest of many runs: whatever else the machine does only adds.
+pub(crate) fn fastest(f: &mut dyn FnMut()) -> f64 {
+    f();
+    let clock = |_| {
+        let start = std::time::Instant::now();
+        f();
+        start.elapsed().as_secs_f64()
+    };
+    (0..40).map(clock).fold(f64::INFINITY, f64::min)
 }

@@ -13,6 +13,7 @@ mod attention;
 mod conv;
 mod error;
 mod group_norm;
+mod linear;
 mod parts;
 mod product;
 mod scratch;
@@ -23,6 +24,7 @@ pub use attention::Attention;
 pub use conv::{Conv2d, Epilogue, PreparedWeight, Weight, sum_by_channel};
 pub use error::{Error, Result};
 pub use group_norm::GroupNorm;
+pub use linear::Linear;
 pub use silu::{silu, silu_backward};
 pub use simd::force_portable;
 

@@ -1,6 +1,6 @@
 //! The portable path computes what the CPU's own instructions compute, up to rounding. One test, because the switch is for the process.
 
-use unnoise_kernels::{Attention, Conv2d, GroupNorm, force_portable, silu, silu_backward, sum_by_channel};
+use unnoise_kernels::{Attention, Conv2d, GroupNorm, Linear, force_portable, silu, silu_backward, sum_by_channel};
 
 /// Numbers in [-1, 1) without a pattern.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -48,6 +48,14 @@ fn attention(shape: Attention) -> Vec<(&'static str, Vec<f32>)> {
     vec![("out", out), ("stats", stats), ("dq", dq), ("dk", dk), ("dv", dv)]
 }
 
+/// Everything that a linear layer computes with code of its own.
+fn linear(layer: Linear) -> Vec<(&'static str, Vec<f32>)> {
+    let (x, weight) = (noise(layer.rows * layer.c_in, 1), noise(layer.c_out * layer.c_in, 2));
+    let mut y = vec![f32::NAN; layer.rows * layer.c_out];
+    layer.forward(&x, &weight, None, &mut y).unwrap();
+    vec![("y", y)]
+}
+
 /// Compares what `everything` gives on both paths.
 fn compare<T: Copy + std::fmt::Debug>(everything: impl Fn(T) -> Vec<(&'static str, Vec<f32>)>, case: T) {
     let fast = everything(case);
@@ -73,4 +81,5 @@ fn the_portable_path_agrees_with_the_dispatched_one() {
     for (width, pixels) in [(8, 100), (33, 17), (64, 1)] {
         compare(attention, Attention { n: 2, heads: 2, width, pixels, scale: 0.5 });
     }
+    compare(linear, Linear { rows: 5, c_in: 37, c_out: 9 });
 }

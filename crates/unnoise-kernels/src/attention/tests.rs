@@ -1,5 +1,5 @@
 use super::*;
-use crate::check::{Close, normal};
+use crate::check::{Close, fastest, normal};
 
 /// What goes in, `[q, k, v, dout]`.
 type Arrays = [Vec<f32>; 4];
@@ -169,28 +169,14 @@ fn speed() {
     for case in [shape(16, 1, 256, 256), shape(64, 2, 32, 64), shape(1, 4, 64, 4096), shape(1, 1, 256, 256)] {
         let arrays = arrays(case, 1, 1.0);
         let [q, k, v, dout] = &arrays;
-        let mut forward = [out_of(q), vec![0.0; case.n * case.heads * case.pixels]];
-        let time = |f: &mut dyn FnMut()| {
-            f();
-            let clock = |_| {
-                let start = std::time::Instant::now();
-                f();
-                start.elapsed().as_secs_f64()
-            };
-            // The best of many: whatever else runs on the machine only adds.
-            (0..30).map(clock).fold(f64::INFINITY, f64::min)
-        };
+        let mut forward = [vec![0.0; q.len()], vec![0.0; q.len() / case.width]];
         let product = 2.0 * (q.len() * case.pixels) as f64;
         let [out, stats] = &mut forward;
-        let seconds = time(&mut || case.forward(q, k, v, out, Some(stats)).unwrap());
-        let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| out_of(x));
-        let back = time(&mut || case.backward(q, k, v, out, stats, dout, &mut dq, &mut dk, &mut dv).unwrap());
+        let seconds = fastest(&mut || case.forward(q, k, v, out, Some(stats)).unwrap());
+        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; q.len()]);
+        let back = fastest(&mut || case.backward(q, k, v, out, stats, dout, &mut dq, &mut dk, &mut dv).unwrap());
         let rates = [2.0 * product / seconds / 1e9, 5.0 * product / back / 1e9, 7.0 * product / back / 1e9];
         print!("{:?}: forward {:.2} ms {:.0} GFLOP/s", [case.n, case.heads, case.width, case.pixels], seconds * 1e3, rates[0]);
         println!("  backward {:.2} ms {:.0} GFLOP/s of five products, {:.0} of its seven", back * 1e3, rates[1], rates[2]);
     }
-}
-
-fn out_of(x: &[f32]) -> Vec<f32> {
-    vec![0.0; x.len()]
 }
