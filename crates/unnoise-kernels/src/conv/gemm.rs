@@ -175,7 +175,7 @@ impl Kernel for Multiply<'_> {
                 for (start, o) in start.iter_mut().zip(outputs.clone()) {
                     *start = [s.splat(self.epilogue.constant(conv.c_out, self.image, o)); 2];
                 }
-                for (o, sums) in outputs.zip(product(s, rows, self.panels, start)) {
+                for (o, sums) in outputs.zip(&product(s, rows, self.panels, start)) {
                     let at = (self.image * conv.c_out + o) * pixels + first;
                     // SAFETY: a task writes the pixels of its own range of its own image, and no two tasks share one.
                     let out = unsafe { self.y.part(at, there) };
@@ -241,7 +241,7 @@ impl Kernel for BackwardInput<'_> {
             }
             for (group, packed) in self.packed.chunks_exact(conv.c_out).take(rows.div_ceil(ROWS)).enumerate() {
                 let sums = product(s, packed, self.panels, [[s.zero(); 2]; ROWS]);
-                for (k, sums) in (group * ROWS..rows).zip(sums) {
+                for (k, sums) in (group * ROWS..rows).zip(&sums) {
                     self.windows.scatter(&sums.0[..there], k, first, &mut self.dx[k / taps * plane..][..plane]);
                 }
             }
