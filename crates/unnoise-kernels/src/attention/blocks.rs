@@ -13,8 +13,8 @@ use crate::simd::Simd;
 
 /// Pixels of a block, a multiple of [`ROWS`]: the scores of 16 others stay in the first-level cache.
 pub(super) const BLOCK: usize = 96;
-/// Pixels of a task, all of which meet a block before the next is packed.
-pub(super) const TASK: usize = 64;
+/// Pixels of a task, all of which meet a block before the next is packed; at least 64, so that packing does not count for much.
+pub(super) const TASK: usize = 256;
 
 /// One channel of a block.
 #[derive(Clone, Copy)]
@@ -155,7 +155,10 @@ pub(super) unsafe fn write<S: Simd>(
         panel.store(s, [s.mul(v[0], factor[0]), s.mul(v[1], factor[1])]);
         // SAFETY: the caller's promise.
         let out = unsafe { out.part((i * shape.width + d) * shape.pixels + at.start, at.len()) };
-        out.copy_from_slice(&panel.0[..at.len()]);
+        match out.as_mut_array::<PIXELS>() {
+            Some(all) => *all = panel.0,
+            None => out.copy_from_slice(&panel.0[..at.len()]),
+        }
     }
 }
 
@@ -205,11 +208,13 @@ thread_local! {
     static SCRATCH: RefCell<[Operand; 2]> = RefCell::default();
 }
 
-/// Runs a task for every head `i` of every image and some of its pixels.
+/// Runs a task for every head `i` of every image and some of its pixels: how many is not seen in the results.
 pub(super) fn tasks(shape: &Attention, task: impl Fn(usize, Range<usize>, &mut [Operand; 2]) + Sync) {
-    let count = shape.pixels.div_ceil(TASK);
+    let share = shape.n * shape.heads * shape.pixels / rayon::current_num_threads();
+    let step = share.clamp(TASK / 4, TASK).next_multiple_of(PIXELS);
+    let count = shape.pixels.div_ceil(step);
     (0..shape.n * shape.heads * count).into_par_iter().for_each(|i| {
-        let start = i % count * TASK;
-        SCRATCH.with_borrow_mut(|scratch| task(i / count, start..shape.pixels.min(start + TASK), scratch));
+        let start = i % count * step;
+        SCRATCH.with_borrow_mut(|scratch| task(i / count, start..shape.pixels.min(start + step), scratch));
     });
 }
