@@ -15,6 +15,7 @@ mod error;
 mod group_norm;
 mod linear;
 mod parts;
+mod peak;
 mod product;
 mod scratch;
 mod silu;
@@ -25,6 +26,7 @@ pub use conv::{Conv2d, Epilogue, PreparedWeight, Weight, sum_by_channel};
 pub use error::{Error, Result};
 pub use group_norm::GroupNorm;
 pub use linear::Linear;
+pub use peak::measured_peak_gflops;
 pub use silu::{silu, silu_backward};
 pub use simd::force_portable;
 

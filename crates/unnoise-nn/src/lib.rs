@@ -12,6 +12,7 @@ mod files;
 mod model;
 pub mod ops;
 mod params;
+mod profile;
 mod train;
 mod unet;
 
@@ -20,5 +21,7 @@ pub use device::*;
 pub use error::*;
 pub use model::*;
 pub use params::*;
+pub use profile::{OperationProfile, profile};
 pub use train::*;
 pub use unet::*;
+pub use unnoise_kernels::measured_peak_gflops;

@@ -6,6 +6,7 @@
 //! [`nn`] the networks, [`io`] the files.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod error;
 mod measured;
 mod prior;
@@ -14,6 +15,7 @@ mod report;
 mod sampling;
 mod training;
 
+pub use bench::*;
 pub use error::*;
 pub use measured::*;
 pub use prior::*;

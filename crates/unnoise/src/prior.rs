@@ -8,6 +8,27 @@ use unnoise_nn::{Device, DiffusionModel, SampleSize, UnetDenoiser};
 
 use crate::{Error, Result};
 
+const DIGITS: &str = "built-in digits";
+
+/// The model behind [`Prior::digits`].
+///
+/// # Errors
+/// None in a binary that passed its tests.
+pub fn digits_model() -> Result<DiffusionModel> {
+    macro_rules! file {
+        ($name:literal) => {
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/digits/", $name)
+        };
+    }
+    Ok(DiffusionModel::from_bytes(
+        DIGITS,
+        include_str!(file!("config.json")),
+        include_bytes!(file!("diffusion_pytorch_model.safetensors")),
+        Some(include_str!(file!("scheduler_config.json"))),
+        Some(include_str!(file!("unnoise.json"))),
+    )?)
+}
+
 /// A trained prior on a device: a network, the process it was trained for, and what is known of it.
 ///
 /// ```no_run
@@ -39,19 +60,7 @@ impl Prior {
     /// # Errors
     /// None in a binary that passed its tests.
     pub fn digits(device: &Device) -> Result<Self> {
-        macro_rules! file {
-            ($name:literal) => {
-                concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/digits/", $name)
-            };
-        }
-        let model = DiffusionModel::from_bytes(
-            "built-in digits",
-            include_str!(file!("config.json")),
-            include_bytes!(file!("diffusion_pytorch_model.safetensors")),
-            Some(include_str!(file!("scheduler_config.json"))),
-            Some(include_str!(file!("unnoise.json"))),
-        )?;
-        Self::new("built-in digits", model, device)
+        Self::new(DIGITS, digits_model()?, device)
     }
 
     /// The prior of a model.

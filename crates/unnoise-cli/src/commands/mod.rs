@@ -1,5 +1,6 @@
 //! One command a file: its options and what it does.
 
+pub(crate) mod bench;
 pub(crate) mod forward;
 pub(crate) mod inspect;
 pub(crate) mod predict;

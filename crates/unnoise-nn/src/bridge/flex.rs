@@ -8,6 +8,7 @@ use unnoise_kernels as kernels;
 
 use super::{Kernels, portable};
 use crate::ops::Padding;
+use crate::profile::Timer;
 
 /// An `f32` tensor whose numbers lie one behind the other.
 struct Floats(FlexTensor);
@@ -42,6 +43,7 @@ impl Kernels for Flex {
         let (Some(conv), true) = (conv, f32_only([&x, &weight, &bias])) else {
             return portable::conv2d::<Self>(x, weight, bias, stride, padding);
         };
+        let _timer = Timer::start("conv2d", flops(&conv));
         let [x, weight, bias] = [x, weight, bias].map(Floats::new);
         let [rows, columns] = conv.output_sides().expect(SHAPES);
         let mut y = vec![0.0; conv.n * conv.c_out * rows * columns];
@@ -60,6 +62,7 @@ impl Kernels for Flex {
         let (Some(conv), true) = (conv, f32_only([&weight, &dy])) else {
             return portable::conv2d_input_gradient::<Self>(x, weight, dy, stride, padding);
         };
+        let _timer = Timer::start("conv2d input gradient", flops(&conv));
         let [weight, dy] = [weight, dy].map(Floats::new);
         let mut dx = vec![0.0; x.iter().product()];
         conv.backward_input(weight.numbers(), dy.numbers(), &mut dx).expect(SHAPES);
@@ -77,6 +80,7 @@ impl Kernels for Flex {
         let (Some(conv), true) = (conv, f32_only([&x, &dy])) else {
             return portable::conv2d_weight_gradient::<Self>(x, weight, dy, stride, padding);
         };
+        let _timer = Timer::start("conv2d weight gradient", flops(&conv));
         let [x, dy] = [x, dy].map(Floats::new);
         let mut dw = vec![0.0; weight.iter().product()];
         conv.backward_weight(x.numbers(), dy.numbers(), &mut dw).expect(SHAPES);
@@ -87,6 +91,7 @@ impl Kernels for Flex {
         if !f32_only([&dy]) {
             return portable::sum_by_channel::<Self>(dy);
         }
+        let _timer = Timer::start("conv2d bias gradient", 0.0);
         let dy = Floats::new(dy);
         let [n, channels, h, w] = dy.0.shape().dims();
         let mut db = vec![0.0; channels];
@@ -98,6 +103,7 @@ impl Kernels for Flex {
         if !f32_only([&x]) {
             return portable::silu::<Self>(x);
         }
+        let _timer = Timer::start("silu", 0.0);
         let x = Floats::new(x);
         let mut y = vec![0.0; x.numbers().len()];
         kernels::silu(x.numbers(), &mut y).expect(SHAPES);
@@ -108,6 +114,7 @@ impl Kernels for Flex {
         if !f32_only([&x, &dy]) {
             return portable::silu_backward::<Self>(x, dy);
         }
+        let _timer = Timer::start("silu gradient", 0.0);
         let [x, dy] = [x, dy].map(Floats::new);
         let mut dx = vec![0.0; x.numbers().len()];
         kernels::silu_backward(x.numbers(), dy.numbers(), &mut dx).expect(SHAPES);
@@ -118,6 +125,7 @@ impl Kernels for Flex {
         if !f32_only([&x, &gamma, &beta]) {
             return portable::group_norm::<Self>(x, gamma, beta, groups, eps, silu);
         }
+        let _timer = Timer::start("group norm", 0.0);
         let [x, gamma, beta] = [x, gamma, beta].map(Floats::new);
         let norm = group_norm(&x.0.shape(), groups, eps, silu);
         let mut y = vec![0.0; x.numbers().len()];
@@ -137,6 +145,7 @@ impl Kernels for Flex {
         if !f32_only([&x, &gamma, &beta, &dy]) {
             return portable::group_norm_backward::<Self>(x, gamma, beta, dy, groups, eps, silu);
         }
+        let _timer = Timer::start("group norm gradient", 0.0);
         let [x, gamma, beta, dy] = [x, gamma, beta, dy].map(Floats::new);
         let norm = group_norm(&x.0.shape(), groups, eps, silu);
         let mut dx = vec![0.0; x.numbers().len()];
@@ -160,4 +169,10 @@ fn conv2d(
     padding: Padding,
 ) -> Option<kernels::Conv2d> {
     (kernel == kernel_w).then_some(kernels::Conv2d { n, c_in, c_out, h, w, kernel, stride, padding, exact: false })
+}
+
+/// Floating-point operations of the plain algorithm.
+fn flops(conv: &kernels::Conv2d) -> f64 {
+    let [rows, columns] = conv.output_sides().expect(SHAPES);
+    2.0 * (conv.n * rows * columns * conv.c_out) as f64 * (conv.c_in * conv.kernel * conv.kernel) as f64
 }
