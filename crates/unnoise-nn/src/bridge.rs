@@ -11,15 +11,85 @@ mod portable;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{Device, Tensor};
+use unnoise_kernels::PreparedWeight;
 
 use crate::ops::Padding;
 
+static EXACT: AtomicBool = AtomicBool::new(false);
+
+/// Makes every later convolution on the CPU in this process be summed as it is defined, without Winograd's algorithm: to compare with.
+pub fn force_exact_convolutions(yes: bool) {
+    EXACT.store(yes, Ordering::Relaxed);
+}
+
+/// A convolution's weight that does not change any more, `[o, c, k, k]`, on the CPU: its transforms are made once.
+#[derive(Debug)]
+pub(crate) struct FrozenWeight {
+    shape: [usize; 4],
+    prepared: PreparedWeight,
+}
+
+/// How a convolution is done. With a frozen weight, the weight's tensor is only there to be ignored.
+#[derive(Clone, Debug)]
+pub(crate) struct Convolution {
+    pub(crate) stride: usize,
+    pub(crate) padding: Padding,
+    pub(crate) frozen: Option<Arc<FrozenWeight>>,
+}
+
+impl Convolution {
+    /// The same convolution with this weight, if it can be prepared: square kernels on the CPU can.
+    pub(crate) fn freeze(self, values: &[f32], shape: [usize; 4], device: &Device) -> Self {
+        let [c_out, c_in, kernel, kernel_w] = shape;
+        if *device != Device::flex() || kernel != kernel_w {
+            return self;
+        }
+        let conv = kernels_shape([1, c_in, kernel, kernel], shape, &self);
+        let prepared = conv.and_then(|conv| PreparedWeight::new(&conv, values.to_vec()).ok());
+        debug_assert!(prepared.is_some() && c_out > 0, "shapes are checked before a layer is built");
+        Self { frozen: prepared.map(|prepared| Arc::new(FrozenWeight { shape, prepared })), ..self }
+    }
+
+    fn weight_shape(&self, weight: &impl TensorMetadata) -> [usize; 4] {
+        self.frozen.as_ref().map_or_else(|| weight.shape().dims(), |frozen| frozen.shape)
+    }
+}
+
+/// The kernels' shape, where they have one: square kernels only.
+fn kernels_shape(x: [usize; 4], weight: [usize; 4], conv: &Convolution) -> Option<unnoise_kernels::Conv2d> {
+    let ([n, c_in, h, w], [c_out, _, kernel, kernel_w]) = (x, weight);
+    let Convolution { stride, padding, .. } = *conv;
+    let exact = EXACT.load(Ordering::Relaxed);
+    (kernel == kernel_w).then_some(unnoise_kernels::Conv2d { n, c_in, c_out, h, w, kernel, stride, padding, exact })
+}
+
 /// Correlation of `x [n, c, h, w]` with `weight [o, c, k, k]`, plus `bias [o]`; other kernels than square ones take burn's.
-pub(crate) fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: Padding) -> Tensor<4> {
-    Tensor::from_dispatch(Dispatch::fast_conv2d(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), stride, padding))
+pub(crate) fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, conv: Convolution) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::fast_conv2d(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), conv))
+}
+
+/// [`conv2d`] plus an addend: `[n, o]`, the same for all pixels, or of the result's shape.
+pub(crate) fn conv2d_plus<const D: usize>(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    addend: Tensor<D>,
+    conv: Convolution,
+) -> Tensor<4> {
+    let [x, weight] = [x, weight].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::fast_conv2d_plus(x, weight, bias.into_dispatch(), addend.into_dispatch(), conv))
+}
+
+/// Attention of every pixel to every pixel; `q`, `k`, `v` and the result are `[n, c, pixels]`, head `i` owns `c / heads` channels.
+pub(crate) fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::fast_attention(q, k, v, heads))
 }
 
 /// Group normalisation over `c / groups` channels and all pixels, then a gain and an offset per channel, then SiLU if asked.
@@ -48,10 +118,20 @@ pub(crate) trait Kernels: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        stride: usize,
-        padding: Padding,
+        conv: Convolution,
     ) -> FloatTensor<Self> {
-        portable::conv2d::<Self>(x, weight, bias, stride, padding)
+        portable::conv2d::<Self>(x, weight, bias, conv)
+    }
+
+    /// Plus an addend, `[n, o]` or of the result's shape.
+    fn fast_conv2d_plus(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        conv: Convolution,
+    ) -> FloatTensor<Self> {
+        portable::conv2d_plus::<Self>(x, weight, bias, addend, conv)
     }
 
     /// The gradient by an input of shape `x`.
@@ -59,10 +139,9 @@ pub(crate) trait Kernels: Backend {
         x: [usize; 4],
         weight: FloatTensor<Self>,
         dy: FloatTensor<Self>,
-        stride: usize,
-        padding: Padding,
+        conv: Convolution,
     ) -> FloatTensor<Self> {
-        portable::conv2d_input_gradient::<Self>(x, weight, dy, stride, padding)
+        portable::conv2d_input_gradient::<Self>(x, weight, dy, conv)
     }
 
     /// The gradient by a weight of shape `weight`.
@@ -70,15 +149,47 @@ pub(crate) trait Kernels: Backend {
         x: FloatTensor<Self>,
         weight: [usize; 4],
         dy: FloatTensor<Self>,
-        stride: usize,
-        padding: Padding,
+        conv: Convolution,
     ) -> FloatTensor<Self> {
-        portable::conv2d_weight_gradient::<Self>(x, weight, dy, stride, padding)
+        portable::conv2d_weight_gradient::<Self>(x, weight, dy, conv)
     }
 
-    /// The sum of `dy` over images and pixels.
-    fn fast_conv2d_bias_gradient(dy: FloatTensor<Self>) -> FloatTensor<Self> {
+    /// The sum of `[n, c, h, w]` over images and pixels, `[c]`.
+    fn fast_sum_by_channel(dy: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::sum_by_channel::<Self>(dy)
+    }
+
+    /// The sum of `[n, c, h, w]` over pixels, `[n, c]`.
+    fn fast_sum_by_image(dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::sum_by_image::<Self>(dy)
+    }
+
+    fn fast_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        portable::attention::<Self>(q, k, v, heads).0
+    }
+
+    /// Attention and what its backward pass needs: the logarithm of each query's sum, `[n, heads, pixels]`.
+    fn fast_attention_with_sums(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention::<Self>(q, k, v, heads)
+    }
+
+    /// `(dq, dk, dv)`.
+    #[expect(clippy::too_many_arguments, reason = "all that went in, all that came out, and its gradient")]
+    fn fast_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        heads: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention_backward::<Self>(q, k, v, out, sums, dout, heads)
     }
 
     fn fast_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {

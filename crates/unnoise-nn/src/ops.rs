@@ -4,7 +4,6 @@
 //! checked before the network runs; a mismatch here panics inside burn.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation;
 use burn::tensor::module;
 use burn::tensor::ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions};
 
@@ -18,7 +17,7 @@ pub type Padding = [(usize, usize); 2];
 /// # Shapes
 /// `x [n, c, h, w]`, `weight [o, c, kh, kw]`, `bias [o]`; the result is `[n, o, (h + pads - kh) / stride + 1, ...]`.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: Padding) -> Tensor<4> {
-    bridge::conv2d(x, weight, bias, stride, padding)
+    bridge::conv2d(x, weight, bias, bridge::Convolution { stride, padding, frozen: None })
 }
 
 /// Group normalisation over `c / groups` channels and all pixels, then a gain and an offset per channel.
@@ -51,23 +50,19 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) 
     module::linear(x, weight.transpose(), Some(bias))
 }
 
-/// Scaled dot-product attention, head by head.
+/// Scaled dot-product attention of every pixel to every pixel, head by head.
 ///
 /// ```text
-/// softmax(q k^T / sqrt(d)) v        d = c / heads
+/// out[:, i] = sum over j of softmax(q^T k / sqrt(d))[i, j] v[:, j]        d = c / heads
 /// ```
 ///
 /// # Shapes
-/// `q`, `k`, `v` and the result are `[n, length, c]`; head `i` owns the channels `i d .. (i + 1) d`.
+/// `q`, `k`, `v` and the result are `[n, c, pixels]`; head `i` owns the channels `i d .. (i + 1) d`.
 ///
 /// # Reference
-/// Vaswani et al. 2017, arXiv 1706.03762, eq. 1.
+/// Vaswani et al. 2017, arXiv 1706.03762, eq. 1, with the pixels last.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
-    let [n, length, c] = q.dims();
-    let split = |x: Tensor<3>| x.reshape([n, length, heads, c / heads]).swap_dims(1, 2);
-    let scale = 1.0 / ((c / heads) as f64).sqrt();
-    let weights = activation::softmax(split(q).mul_scalar(scale).matmul(split(k).swap_dims(2, 3)), 3);
-    weights.matmul(split(v)).swap_dims(1, 2).reshape([n, length, c])
+    bridge::attention(q, k, v, heads)
 }
 
 /// Every pixel becomes a 2x2 square of itself.

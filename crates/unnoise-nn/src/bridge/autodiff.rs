@@ -1,14 +1,16 @@
 //! The gradients, over any backend.
 
+mod attention;
+mod convolution;
+
+use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, TensorMetadata};
 
-use super::Kernels;
-use crate::ops::Padding;
+use super::{Convolution, Kernels};
 
 #[derive(Debug)]
 struct Silu;
@@ -56,64 +58,28 @@ impl<B: Kernels> Backward<B, 3> for GroupNorm {
     }
 }
 
-#[derive(Debug)]
-struct Conv2d;
-
-/// What the backward pass of a convolution needs: each tensor only if another one's gradient asks for it.
-#[derive(Clone, Debug)]
-struct ConvState {
-    x: Option<NodeId>,
-    weight: Option<NodeId>,
-    x_shape: [usize; 4],
-    weight_shape: [usize; 4],
-    stride: usize,
-    padding: Padding,
-}
-
-impl<B: Kernels> Backward<B, 3> for Conv2d {
-    type State = ConvState;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let [x_node, weight_node, bias_node] = ops.parents;
-        let dy = grads.consume::<B>(&ops.node);
-        let ConvState { x, weight, x_shape, weight_shape, stride, padding } = ops.state;
-        if let (Some(node), Some(weight)) = (x_node, weight) {
-            let weight = checkpointer.retrieve_node_output(weight);
-            grads.register::<B>(node.id, B::fast_conv2d_input_gradient(x_shape, weight, dy.clone(), stride, padding));
-        }
-        if let (Some(node), Some(x)) = (weight_node, x) {
-            let x = checkpointer.retrieve_node_output(x);
-            grads.register::<B>(node.id, B::fast_conv2d_weight_gradient(x, weight_shape, dy.clone(), stride, padding));
-        }
-        if let Some(node) = bias_node {
-            grads.register::<B>(node.id, B::fast_conv2d_bias_gradient(dy));
-        }
-    }
-}
-
 impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn fast_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        stride: usize,
-        padding: Padding,
+        conv: Convolution,
     ) -> FloatTensor<Self> {
-        let run = |x, weight, bias| B::fast_conv2d(x, weight, bias, stride, padding);
-        match Conv2d.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = ConvState {
-                    x: weight.is_tracked().then(|| prep.checkpoint(&x)),
-                    weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
-                    x_shape: x.shape().dims(),
-                    weight_shape: weight.shape().dims(),
-                    stride,
-                    padding,
-                };
-                prep.finish(state, run(x.into_primitive(), weight.into_primitive(), bias.into_primitive()))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(run(x.into_primitive(), weight.into_primitive(), bias.into_primitive())),
-        }
+        convolution::conv2d::<B, C>(x, weight, bias, conv)
+    }
+
+    fn fast_conv2d_plus(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        conv: Convolution,
+    ) -> FloatTensor<Self> {
+        convolution::conv2d_plus::<B, C>(x, weight, bias, addend, conv)
+    }
+
+    fn fast_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
+        attention::attention::<B, C>(q, k, v, heads)
     }
 
     fn fast_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -6,8 +6,7 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape};
 use unnoise_kernels as kernels;
 
-use super::{Kernels, portable};
-use crate::ops::Padding;
+use super::{Convolution, Kernels, kernels_shape, portable};
 use crate::profile::Timer;
 
 /// An `f32` tensor whose numbers lie one behind the other.
@@ -38,65 +37,115 @@ fn f32_only<const N: usize>(tensors: [&FlexTensor; N]) -> bool {
 const SHAPES: &str = "shapes are checked before the network runs";
 
 impl Kernels for Flex {
-    fn fast_conv2d(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, stride: usize, padding: Padding) -> FlexTensor {
-        let conv = conv2d(x.shape().dims(), weight.shape().dims(), stride, padding);
-        let (Some(conv), true) = (conv, f32_only([&x, &weight, &bias])) else {
-            return portable::conv2d::<Self>(x, weight, bias, stride, padding);
+    fn fast_conv2d(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, conv: Convolution) -> FlexTensor {
+        let shape = kernels_shape(x.shape().dims(), conv.weight_shape(&weight), &conv);
+        let (Some(shape), true) = (shape, f32_only([&x, &weight, &bias])) else {
+            return portable::conv2d::<Self>(x, weight, bias, conv);
         };
-        let _timer = Timer::start("conv2d", flops(&conv));
-        let [x, weight, bias] = [x, weight, bias].map(Floats::new);
-        let [rows, columns] = conv.output_sides().expect(SHAPES);
-        let mut y = vec![0.0; conv.n * conv.c_out * rows * columns];
-        conv.forward(x.numbers(), weight.numbers(), Some(bias.numbers()), &mut y).expect(SHAPES);
-        tensor(y, Shape::new([conv.n, conv.c_out, rows, columns]))
+        let bias = Floats::new(bias);
+        correlate(&shape, x, weight, kernels::Epilogue { bias: Some(bias.numbers()), ..Default::default() }, &conv)
     }
 
-    fn fast_conv2d_input_gradient(
-        x: [usize; 4],
-        weight: FlexTensor,
-        dy: FlexTensor,
-        stride: usize,
-        padding: Padding,
-    ) -> FlexTensor {
-        let conv = conv2d(x, weight.shape().dims(), stride, padding);
-        let (Some(conv), true) = (conv, f32_only([&weight, &dy])) else {
-            return portable::conv2d_input_gradient::<Self>(x, weight, dy, stride, padding);
+    fn fast_conv2d_plus(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, addend: FlexTensor, conv: Convolution) -> FlexTensor {
+        let shape = kernels_shape(x.shape().dims(), conv.weight_shape(&weight), &conv);
+        let (Some(shape), true) = (shape, f32_only([&x, &weight, &bias, &addend])) else {
+            return portable::conv2d_plus::<Self>(x, weight, bias, addend, conv);
         };
-        let _timer = Timer::start("conv2d input gradient", flops(&conv));
+        let [bias, addend] = [bias, addend].map(Floats::new);
+        let bias = Some(bias.numbers());
+        let epilogue = match addend.0.shape().num_dims() {
+            2 => kernels::Epilogue { bias, offset: Some(addend.numbers()), residual: None },
+            _ => kernels::Epilogue { bias, offset: None, residual: Some(addend.numbers()) },
+        };
+        correlate(&shape, x, weight, epilogue, &conv)
+    }
+
+    fn fast_conv2d_input_gradient(x: [usize; 4], weight: FlexTensor, dy: FlexTensor, conv: Convolution) -> FlexTensor {
+        let shape = kernels_shape(x, conv.weight_shape(&weight), &conv);
+        let (Some(shape), true) = (shape, f32_only([&weight, &dy])) else {
+            return portable::conv2d_input_gradient::<Self>(x, weight, dy, conv);
+        };
+        let _timer = Timer::start("conv2d input gradient", flops(&shape));
         let [weight, dy] = [weight, dy].map(Floats::new);
         let mut dx = vec![0.0; x.iter().product()];
-        conv.backward_input(weight.numbers(), dy.numbers(), &mut dx).expect(SHAPES);
+        shape.backward_input(weight_of(&weight, &conv), dy.numbers(), &mut dx).expect(SHAPES);
         tensor(dx, Shape::new(x))
     }
 
-    fn fast_conv2d_weight_gradient(
-        x: FlexTensor,
-        weight: [usize; 4],
-        dy: FlexTensor,
-        stride: usize,
-        padding: Padding,
-    ) -> FlexTensor {
-        let conv = conv2d(x.shape().dims(), weight, stride, padding);
-        let (Some(conv), true) = (conv, f32_only([&x, &dy])) else {
-            return portable::conv2d_weight_gradient::<Self>(x, weight, dy, stride, padding);
+    fn fast_conv2d_weight_gradient(x: FlexTensor, weight: [usize; 4], dy: FlexTensor, conv: Convolution) -> FlexTensor {
+        let shape = kernels_shape(x.shape().dims(), weight, &conv);
+        let (Some(shape), true) = (shape, f32_only([&x, &dy])) else {
+            return portable::conv2d_weight_gradient::<Self>(x, weight, dy, conv);
         };
-        let _timer = Timer::start("conv2d weight gradient", flops(&conv));
+        let _timer = Timer::start("conv2d weight gradient", flops(&shape));
         let [x, dy] = [x, dy].map(Floats::new);
         let mut dw = vec![0.0; weight.iter().product()];
-        conv.backward_weight(x.numbers(), dy.numbers(), &mut dw).expect(SHAPES);
+        shape.backward_weight(x.numbers(), dy.numbers(), &mut dw).expect(SHAPES);
         tensor(dw, Shape::new(weight))
     }
 
-    fn fast_conv2d_bias_gradient(dy: FlexTensor) -> FlexTensor {
+    fn fast_sum_by_channel(dy: FlexTensor) -> FlexTensor {
         if !f32_only([&dy]) {
             return portable::sum_by_channel::<Self>(dy);
         }
-        let _timer = Timer::start("conv2d bias gradient", 0.0);
+        let _timer = Timer::start("sum by channel", 0.0);
         let dy = Floats::new(dy);
         let [n, channels, h, w] = dy.0.shape().dims();
-        let mut db = vec![0.0; channels];
-        kernels::sum_by_channel(dy.numbers(), n, h * w, &mut db).expect(SHAPES);
-        tensor(db, Shape::new([channels]))
+        let mut sums = vec![0.0; channels];
+        kernels::sum_by_channel(dy.numbers(), n, h * w, &mut sums).expect(SHAPES);
+        tensor(sums, Shape::new([channels]))
+    }
+
+    fn fast_sum_by_image(dy: FlexTensor) -> FlexTensor {
+        if !f32_only([&dy]) {
+            return portable::sum_by_image::<Self>(dy);
+        }
+        let _timer = Timer::start("sum by image", 0.0);
+        let dy = Floats::new(dy);
+        let [n, channels, h, w] = dy.0.shape().dims();
+        let mut sums = vec![0.0; n * channels];
+        kernels::sum_by_channel(dy.numbers(), 1, h * w, &mut sums).expect(SHAPES);
+        tensor(sums, Shape::new([n, channels]))
+    }
+
+    fn fast_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, heads: usize) -> FlexTensor {
+        if !f32_only([&q, &k, &v]) {
+            return portable::attention::<Self>(q, k, v, heads).0;
+        }
+        attend([q, k, v], heads, None)
+    }
+
+    fn fast_attention_with_sums(q: FlexTensor, k: FlexTensor, v: FlexTensor, heads: usize) -> (FlexTensor, FlexTensor) {
+        if !f32_only([&q, &k, &v]) {
+            return portable::attention::<Self>(q, k, v, heads);
+        }
+        let [n, _, pixels] = q.shape().dims();
+        let mut sums = vec![0.0; n * heads * pixels];
+        let out = attend([q, k, v], heads, Some(&mut sums));
+        (out, tensor(sums, Shape::new([n, heads, pixels])))
+    }
+
+    fn fast_attention_backward(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        out: FlexTensor,
+        sums: FlexTensor,
+        dout: FlexTensor,
+        heads: usize,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        if !f32_only([&q, &k, &v, &out, &sums, &dout]) {
+            return portable::attention_backward::<Self>(q, k, v, out, sums, dout, heads);
+        }
+        let shape = attention_shape(&q.shape(), heads);
+        let _timer = Timer::start("attention gradient", 2.5 * attention_flops(&shape));
+        let [q, k, v, out, sums, dout] = [q, k, v, out, sums, dout].map(Floats::new);
+        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; q.numbers().len()]);
+        let inputs = [&q, &k, &v, &out, &sums, &dout].map(Floats::numbers);
+        let [q_, k_, v_, out_, sums_, dout_] = inputs;
+        shape.backward(q_, k_, v_, out_, sums_, dout_, &mut dq, &mut dk, &mut dv).expect(SHAPES);
+        let [dq, dk, dv] = [dq, dk, dv].map(|gradient| tensor(gradient, q.0.shape()));
+        (dq, dk, dv)
     }
 
     fn fast_silu(x: FlexTensor) -> FlexTensor {
@@ -161,14 +210,47 @@ fn group_norm(shape: &Shape, groups: usize, eps: f64, silu: bool) -> kernels::Gr
     kernels::GroupNorm { n: shape[0], channels: shape[1], pixels, groups, eps: eps as f32, silu }
 }
 
-/// The kernels' shape, where they have one: square kernels only.
-fn conv2d(
-    [n, c_in, h, w]: [usize; 4],
-    [c_out, _, kernel, kernel_w]: [usize; 4],
-    stride: usize,
-    padding: Padding,
-) -> Option<kernels::Conv2d> {
-    (kernel == kernel_w).then_some(kernels::Conv2d { n, c_in, c_out, h, w, kernel, stride, padding, exact: false })
+/// The weight's tensor, or what is kept of it.
+fn weight_of<'a>(weight: &'a Floats, conv: &'a Convolution) -> kernels::Weight<'a> {
+    match &conv.frozen {
+        Some(frozen) => kernels::Weight::Prepared(&frozen.prepared),
+        None => kernels::Weight::Raw(weight.numbers()),
+    }
+}
+
+fn correlate(
+    shape: &kernels::Conv2d,
+    x: FlexTensor,
+    weight: FlexTensor,
+    epilogue: kernels::Epilogue<'_>,
+    conv: &Convolution,
+) -> FlexTensor {
+    let _timer = Timer::start("conv2d", flops(shape));
+    let [x, weight] = [x, weight].map(Floats::new);
+    let [rows, columns] = shape.output_sides().expect(SHAPES);
+    let mut y = vec![0.0; shape.n * shape.c_out * rows * columns];
+    shape.forward(x.numbers(), weight_of(&weight, conv), epilogue, &mut y).expect(SHAPES);
+    tensor(y, Shape::new([shape.n, shape.c_out, rows, columns]))
+}
+
+fn attention_shape(q: &Shape, heads: usize) -> kernels::Attention {
+    let [n, channels, pixels] = q.dims();
+    let width = channels / heads;
+    kernels::Attention { n, heads, width, pixels, scale: (1.0 / (width as f64).sqrt()) as f32 }
+}
+
+fn attend([q, k, v]: [FlexTensor; 3], heads: usize, sums: Option<&mut [f32]>) -> FlexTensor {
+    let shape = attention_shape(&q.shape(), heads);
+    let _timer = Timer::start("attention", attention_flops(&shape));
+    let [q, k, v] = [q, k, v].map(Floats::new);
+    let mut out = vec![0.0; q.numbers().len()];
+    shape.forward(q.numbers(), k.numbers(), v.numbers(), &mut out, sums).expect(SHAPES);
+    tensor(out, q.0.shape())
+}
+
+/// Two products of matrices.
+fn attention_flops(shape: &kernels::Attention) -> f64 {
+    4.0 * (shape.n * shape.heads * shape.width) as f64 * (shape.pixels * shape.pixels) as f64
 }
 
 /// Floating-point operations of the plain algorithm.

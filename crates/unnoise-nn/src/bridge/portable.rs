@@ -1,26 +1,53 @@
 //! The same operations out of burn's own, for every backend and precision without a kernel.
 
+mod attention;
+
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::Shape;
+use burn::tensor::{Shape, TensorData};
 
-use crate::ops::Padding;
+use super::Convolution;
+pub(super) use attention::{attention, attention_backward};
 
-fn options(stride: usize, padding: Padding) -> ConvOptions<2> {
-    let mut options = ConvOptions::new([stride; 2], [0, 0], [1, 1], 1);
-    options.padding = padding;
+fn options(conv: &Convolution) -> ConvOptions<2> {
+    let mut options = ConvOptions::new([conv.stride; 2], [0, 0], [1, 1], 1);
+    options.padding = conv.padding;
     options
+}
+
+/// The weight in the precision of `like`: the tensor, or the frozen one.
+fn weight_of<B: Backend>(weight: FloatTensor<B>, conv: &Convolution, like: &FloatTensor<B>) -> FloatTensor<B> {
+    let Some(frozen) = &conv.frozen else { return weight };
+    let data = TensorData::new(frozen.prepared.raw().to_vec(), frozen.shape);
+    B::float_cast(B::float_from_data(data, &like.device()), like.dtype().into())
 }
 
 pub(super) fn conv2d<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
-    stride: usize,
-    padding: Padding,
+    conv: Convolution,
 ) -> FloatTensor<B> {
-    B::conv2d(x, weight, Some(bias), options(stride, padding))
+    let weight = weight_of::<B>(weight, &conv, &x);
+    B::conv2d(x, weight, Some(bias), options(&conv))
+}
+
+pub(super) fn conv2d_plus<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    addend: FloatTensor<B>,
+    conv: Convolution,
+) -> FloatTensor<B> {
+    let addend = match addend.shape().num_dims() {
+        2 => {
+            let [n, channels] = addend.shape().dims();
+            B::float_reshape(addend, Shape::new([n, channels, 1, 1]))
+        }
+        _ => addend,
+    };
+    B::float_add(conv2d::<B>(x, weight, bias, conv), addend)
 }
 
 /// burn asks for the tensors themselves but takes their shapes only.
@@ -32,22 +59,20 @@ pub(super) fn conv2d_input_gradient<B: Backend>(
     x: [usize; 4],
     weight: FloatTensor<B>,
     dy: FloatTensor<B>,
-    stride: usize,
-    padding: Padding,
+    conv: Convolution,
 ) -> FloatTensor<B> {
-    let x = of_shape::<B>(x, &dy);
-    B::conv2d_x_backward(x, weight, dy, options(stride, padding))
+    let (x, weight) = (of_shape::<B>(x, &dy), weight_of::<B>(weight, &conv, &dy));
+    B::conv2d_x_backward(x, weight, dy, options(&conv))
 }
 
 pub(super) fn conv2d_weight_gradient<B: Backend>(
     x: FloatTensor<B>,
     weight: [usize; 4],
     dy: FloatTensor<B>,
-    stride: usize,
-    padding: Padding,
+    conv: Convolution,
 ) -> FloatTensor<B> {
     let weight = of_shape::<B>(weight, &dy);
-    B::conv2d_weight_backward(x, weight, dy, options(stride, padding))
+    B::conv2d_weight_backward(x, weight, dy, options(&conv))
 }
 
 /// The sum of `[n, c, h, w]` over all but the channels.
@@ -55,6 +80,13 @@ pub(super) fn sum_by_channel<B: Backend>(t: FloatTensor<B>) -> FloatTensor<B> {
     let channels = t.shape()[1];
     let sum = [3, 2, 0].into_iter().fold(t, B::float_sum_dim);
     B::float_reshape(sum, Shape::new([channels]))
+}
+
+/// The sum of `[n, c, h, w]` over the pixels.
+pub(super) fn sum_by_image<B: Backend>(t: FloatTensor<B>) -> FloatTensor<B> {
+    let [n, channels, ..]: [usize; 4] = t.shape().dims();
+    let sum = [3, 2].into_iter().fold(t, B::float_sum_dim);
+    B::float_reshape(sum, Shape::new([n, channels]))
 }
 
 pub(super) fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {

@@ -77,7 +77,7 @@ fn conv2d_is_that_of_the_engine() {
             module::conv2d(x, w, Some(b), options)
         };
         for dtype in [DType::F32, DType::F64] {
-            let ours = |x, w, b| conv2d(x, w, b, stride, padding);
+            let ours = |x, w, b| conv2d(x, w, b, Convolution { stride, padding, frozen: None });
             agree(&format!("{x:?} by {weight:?}, {dtype:?}"), (x, weight, [weight[0]]), dtype, ours, reference);
         }
     }
@@ -112,4 +112,75 @@ fn strided_views_are_read_right() {
     let (gamma, beta) = (random([8], &device, DType::F32), random([8], &device, DType::F32));
     let norm = |x| group_norm(x, gamma.clone(), beta.clone(), 2, 1e-5, true);
     assert_eq!(difference(norm(x), norm(copy)), 0.0);
+}
+
+fn engine_conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    module::conv2d(x, weight, Some(bias), ConvOptions::new([1; 2], [1; 2], [1, 1], 1))
+}
+
+fn same() -> Convolution {
+    Convolution { stride: 1, padding: [(1, 1); 2], frozen: None }
+}
+
+#[test]
+fn addends_are_added() {
+    for dtype in [DType::F32, DType::F64] {
+        let weight = random([6, 5, 3, 3], &Device::flex(), dtype);
+        let shapes = ([2, 5, 9, 7], [6], [2, 6, 9, 7]);
+        let cut = |y: Tensor<4>| y.narrow(1, 0, 5);
+        let w = weight.clone();
+        let ours = move |x, bias, r: Tensor<4>| cut(conv2d_plus(x, w.clone(), bias, r, same()));
+        let w = weight.clone();
+        let reference = move |x, bias, r: Tensor<4>| cut(engine_conv2d(x, w.clone(), bias) + r);
+        agree(&format!("an image, {dtype:?}"), shapes, dtype, ours, reference);
+
+        let shapes = ([2, 5, 9, 7], [6], [2, 6]);
+        let w = weight.clone();
+        let ours = move |x, bias, e: Tensor<2>| cut(conv2d_plus(x, w.clone(), bias, e, same()));
+        let w = weight.clone();
+        let reference = move |x, bias, e: Tensor<2>| cut(engine_conv2d(x, w.clone(), bias) + e.unsqueeze_dims(&[2, 3]));
+        agree(&format!("a number a channel, {dtype:?}"), shapes, dtype, ours, reference);
+    }
+}
+
+#[test]
+fn frozen_weights_are_the_same_weights() {
+    for dtype in [DType::F32, DType::F64] {
+        for (side, weight) in [(9, [5, 5, 3, 3]), (4, [5, 5, 3, 3]), (6, [5, 5, 1, 1])] {
+            let values = random(weight, &Device::flex(), DType::F32);
+            let padding = [(weight[2] / 2, weight[2] / 2); 2];
+            let numbers: Vec<f32> = values.to_data().try_to_vec().unwrap();
+            let plain = Convolution { stride: 1, padding, frozen: None };
+            let frozen = plain.clone().freeze(&numbers, weight, &Device::flex());
+            assert!(frozen.frozen.is_some());
+            let ours = move |x, bias: Tensor<1>, r: Tensor<4>| {
+                conv2d_plus(x, Tensor::zeros([1; 4], &Device::flex()), bias, r, frozen.clone())
+            };
+            let reference = move |x, bias: Tensor<1>, r: Tensor<4>| conv2d(x, values.clone().cast(dtype), bias, plain.clone()) + r;
+            let shape = [2, 5, side, side];
+            agree(&format!("{weight:?} at {side}, {dtype:?}"), (shape, [5], shape), dtype, ours, reference);
+        }
+    }
+}
+
+#[test]
+fn attention_is_that_of_the_engine() {
+    for dtype in [DType::F32, DType::F64] {
+        for (shape, heads) in [([2, 12, 25], 3), ([1, 8, 2], 1), ([3, 4, 17], 2)] {
+            let reference = |q: Tensor<3>, k: Tensor<3>, v: Tensor<3>| {
+                let [n, c, pixels] = q.dims();
+                let split = |x: Tensor<3>| x.reshape([n, heads, c / heads, pixels]);
+                let scale = 1.0 / ((c / heads) as f64).sqrt();
+                let scores = split(q).swap_dims(2, 3).matmul(split(k)).mul_scalar(scale);
+                split(v).matmul(activation::softmax(scores, 3).swap_dims(2, 3)).reshape([n, c, pixels])
+            };
+            agree(
+                &format!("{shape:?}, {heads} heads, {dtype:?}"),
+                (shape, shape, shape),
+                dtype,
+                |q, k, v| attention(q, k, v, heads),
+                reference,
+            );
+        }
+    }
 }

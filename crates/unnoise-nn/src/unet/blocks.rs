@@ -90,13 +90,13 @@ impl Resnet {
 
     fn forward(&self, x: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
         let h = self.resize.apply(norm_activate(&self.norm1, self.activation, x.clone()));
-        let h = self.conv1.forward(h);
-        let e = self.time_emb_proj.forward(embedding.clone()).unsqueeze_dims::<4>(&[2, 3]);
+        let e = self.time_emb_proj.forward(embedding.clone());
         let h = match self.time {
-            TimeScaleShift::Default => norm_activate(&self.norm2, self.activation, h + e),
+            TimeScaleShift::Default => norm_activate(&self.norm2, self.activation, self.conv1.forward_plus(h, e)),
             TimeScaleShift::ScaleShift => {
+                let e = e.unsqueeze_dims::<4>(&[2, 3]);
                 let [scale, shift]: [Tensor<4>; 2] = e.chunk(2, 1).try_into().expect("the projection has two halves");
-                activate(self.activation, self.norm2.forward(h) * scale.add_scalar(1.0) + shift)
+                activate(self.activation, self.norm2.forward(self.conv1.forward(h)) * scale.add_scalar(1.0) + shift)
             }
         };
         let x = self.resize.apply(x);
@@ -104,7 +104,7 @@ impl Resnet {
             Some(conv) => conv.forward(x),
             None => x,
         };
-        divide(shortcut + self.conv2.forward(h), self.divisor)
+        divide(self.conv2.forward_plus(h, shortcut), self.divisor)
     }
 }
 
@@ -115,10 +115,10 @@ fn divide(x: Tensor<4>, divisor: f64) -> Tensor<4> {
 /// Self-attention over the pixels, added to its input.
 struct Attention {
     group_norm: Option<Norm>,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
+    to_q: Conv,
+    to_k: Conv,
+    to_v: Conv,
+    to_out: Conv,
     heads: usize,
     divisor: f64,
 }
@@ -127,10 +127,10 @@ impl Attention {
     fn new(b: &mut Builder, config: &UnetConfig, channels: usize, groups: Option<usize>) -> Self {
         Self {
             group_norm: groups.map(|groups| Norm::new(b, "group_norm", channels, groups, config.norm_eps)),
-            to_q: Linear::new(b, "to_q", channels, channels),
-            to_k: Linear::new(b, "to_k", channels, channels),
-            to_v: Linear::new(b, "to_v", channels, channels),
-            to_out: Linear::new(b, "to_out.0", channels, channels),
+            to_q: Conv::pointwise(b, "to_q", channels, channels),
+            to_k: Conv::pointwise(b, "to_k", channels, channels),
+            to_v: Conv::pointwise(b, "to_v", channels, channels),
+            to_out: Conv::pointwise(b, "to_out.0", channels, channels),
             heads: channels / config.attention_head_dim.unwrap_or(channels),
             divisor: 1.0,
         }
@@ -142,10 +142,9 @@ impl Attention {
             Some(norm) => norm.forward(x.clone()),
             None => x.clone(),
         };
-        let tokens = normed.reshape([n, c, h * w]).swap_dims(1, 2);
-        let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|map| map.forward(tokens.clone()));
-        let mixed = self.to_out.forward(ops::attention(q, k, v, self.heads));
-        divide(mixed.swap_dims(1, 2).reshape([n, c, h, w]) + x, self.divisor)
+        let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|map| map.forward(normed.clone()).reshape([n, c, h * w]));
+        let mixed = ops::attention(q, k, v, self.heads).reshape([n, c, h, w]);
+        divide(self.to_out.forward_plus(mixed, x), self.divisor)
     }
 }
 

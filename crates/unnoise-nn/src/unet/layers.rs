@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
+use crate::bridge::{self, Convolution};
 use crate::{Params, Shapes, ops};
 
 /// A tensor whose gradient can be asked for.
@@ -109,29 +110,62 @@ impl<'a> Builder<'_, 'a> {
         self.source.leaves.push((name, tensor.clone().into()));
         tensor
     }
+
+    /// The weight of a convolution: the tensor that `make` asks for, or a placeholder where `conv` can keep a weight that is frozen.
+    fn weight(
+        &mut self,
+        conv: Convolution,
+        shape: [usize; 4],
+        make: impl FnOnce(&mut Self) -> Tensor<4>,
+    ) -> (Tensor<4>, Convolution) {
+        let conv = match self.source.params {
+            Some(params) if !self.source.trained => {
+                let values = &params.get(&format!("{}weight", self.prefix)).expect("checked against the recorded shapes").values;
+                conv.freeze(values, shape, &self.source.device)
+            }
+            _ => conv,
+        };
+        let placeholder = conv.frozen.is_some().then(|| Tensor::zeros([1; 4], &self.source.device));
+        (placeholder.unwrap_or_else(|| make(self)), conv)
+    }
 }
 
 /// A convolution.
 pub(super) struct Conv {
     weight: Tensor<4>,
     bias: Tensor<1>,
-    stride: usize,
-    padding: ops::Padding,
+    conv: Convolution,
 }
 
 impl Conv {
     pub(super) fn new(b: &mut Builder, name: &str, c_in: usize, c_out: usize, side: usize) -> Self {
         let mut b = b.at(name);
-        let weight = b.tensor("weight", [c_out, c_in, side, side]);
-        Self { weight, bias: b.tensor("bias", [c_out]), stride: 1, padding: [(side / 2, side / 2); 2] }
+        let conv = Convolution { stride: 1, padding: [(side / 2, side / 2); 2], frozen: None };
+        let shape = [c_out, c_in, side, side];
+        let (weight, conv) = b.weight(conv, shape, |b| b.tensor("weight", shape));
+        Self { weight, bias: b.tensor("bias", [c_out]), conv }
+    }
+
+    /// A linear map of the channels, whose weight is stored as a matrix.
+    pub(super) fn pointwise(b: &mut Builder, name: &str, c_in: usize, c_out: usize) -> Self {
+        let mut b = b.at(name);
+        let conv = Convolution { stride: 1, padding: [(0, 0); 2], frozen: None };
+        let shape = [c_out, c_in, 1, 1];
+        let (weight, conv) = b.weight(conv, shape, |b| b.tensor("weight", [c_out, c_in]).unsqueeze_dims(&[2, 3]));
+        Self { weight, bias: b.tensor("bias", [c_out]), conv }
     }
 
     pub(super) fn with(self, stride: usize, padding: ops::Padding) -> Self {
-        Self { stride, padding, ..self }
+        Self { conv: Convolution { stride, padding, ..self.conv }, ..self }
     }
 
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv2d(x, self.weight.clone(), self.bias.clone(), self.stride, self.padding)
+        bridge::conv2d(x, self.weight.clone(), self.bias.clone(), self.conv.clone())
+    }
+
+    /// The convolution plus `[n, c_out]`, or plus an image of the result's shape.
+    pub(super) fn forward_plus<const D: usize>(&self, x: Tensor<4>, addend: Tensor<D>) -> Tensor<4> {
+        bridge::conv2d_plus(x, self.weight.clone(), self.bias.clone(), addend, self.conv.clone())
     }
 }
 
