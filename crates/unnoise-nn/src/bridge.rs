@@ -92,6 +92,12 @@ pub(crate) fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) 
     Tensor::from_dispatch(Dispatch::fast_attention(q, k, v, heads))
 }
 
+/// `x weight^T + bias` with `x [rows, i]`, `weight [o, i]`, `bias [o]`.
+pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let [x, weight] = [x, weight].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::fast_linear(x, weight, bias.into_dispatch()))
+}
+
 /// Group normalisation over `c / groups` channels and all pixels, then a gain and an offset per channel, then SiLU if asked.
 ///
 /// `x` is `[n, c, h, w]`, `gamma` and `beta` are `[c]`.
@@ -190,6 +196,23 @@ pub(crate) trait Kernels: Backend {
         heads: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         portable::attention_backward::<Self>(q, k, v, out, sums, dout, heads)
+    }
+
+    fn fast_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::linear::<Self>(x, weight, bias)
+    }
+
+    fn fast_linear_input_gradient(weight: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(dy, weight)
+    }
+
+    fn fast_linear_weight_gradient(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(Self::float_transpose(dy), x)
+    }
+
+    /// The sum of `[rows, o]` over the rows.
+    fn fast_sum_rows(dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::sum_rows::<Self>(dy)
     }
 
     fn fast_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {

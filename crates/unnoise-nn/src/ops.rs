@@ -42,12 +42,12 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     bridge::silu(x)
 }
 
-/// `x weight^T + bias` along the last axis.
+/// `x weight^T + bias`.
 ///
 /// # Shapes
-/// `x [.., i]`, `weight [o, i]`, `bias [o]`; the result is `[.., o]`.
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
-    module::linear(x, weight.transpose(), Some(bias))
+/// `x [rows, i]`, `weight [o, i]`, `bias [o]`; the result is `[rows, o]`.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    bridge::linear(x, weight, bias)
 }
 
 /// Scaled dot-product attention of every pixel to every pixel, head by head.

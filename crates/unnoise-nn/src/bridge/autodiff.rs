@@ -2,6 +2,7 @@
 
 mod attention;
 mod convolution;
+mod linear;
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
@@ -80,6 +81,10 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
 
     fn fast_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
         attention::attention::<B, C>(q, k, v, heads)
+    }
+
+    fn fast_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::linear::<B, C>(x, weight, bias)
     }
 
     fn fast_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -3,6 +3,7 @@
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{Bytes, DType, Shape};
 use unnoise_kernels as kernels;
 
@@ -148,6 +149,46 @@ impl Kernels for Flex {
         (dq, dk, dv)
     }
 
+    fn fast_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        if !f32_only([&x, &weight, &bias]) {
+            return portable::linear::<Self>(x, weight, bias);
+        }
+        let shape = linear_shape(&x.shape(), &weight.shape());
+        let _timer = Timer::start("linear", linear_flops(&shape));
+        let [x, weight, bias] = [x, weight, bias].map(Floats::new);
+        let mut y = vec![0.0; shape.rows * shape.c_out];
+        shape.forward(x.numbers(), weight.numbers(), Some(bias.numbers()), &mut y).expect(SHAPES);
+        tensor(y, Shape::new([shape.rows, shape.c_out]))
+    }
+
+    fn fast_linear_input_gradient(weight: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        if !f32_only([&weight, &dy]) {
+            return Self::float_matmul(dy, weight);
+        }
+        let [rows, _] = dy.shape().dims();
+        let [c_out, c_in] = weight.shape().dims();
+        let shape = kernels::Linear { rows, c_in, c_out };
+        let _timer = Timer::start("linear input gradient", linear_flops(&shape));
+        let [weight, dy] = [weight, dy].map(Floats::new);
+        let mut dx = vec![0.0; rows * c_in];
+        shape.backward_input(weight.numbers(), dy.numbers(), &mut dx).expect(SHAPES);
+        tensor(dx, Shape::new([rows, c_in]))
+    }
+
+    fn fast_linear_weight_gradient(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        if !f32_only([&x, &dy]) {
+            return Self::float_matmul(Self::float_transpose(dy), x);
+        }
+        let [rows, c_in] = x.shape().dims();
+        let c_out = dy.shape()[1];
+        let shape = kernels::Linear { rows, c_in, c_out };
+        let _timer = Timer::start("linear weight gradient", linear_flops(&shape));
+        let [x, dy] = [x, dy].map(Floats::new);
+        let mut dw = vec![0.0; c_out * c_in];
+        shape.backward_weight(x.numbers(), dy.numbers(), &mut dw).expect(SHAPES);
+        tensor(dw, Shape::new([c_out, c_in]))
+    }
+
     fn fast_silu(x: FlexTensor) -> FlexTensor {
         if !f32_only([&x]) {
             return portable::silu::<Self>(x);
@@ -246,6 +287,14 @@ fn attend([q, k, v]: [FlexTensor; 3], heads: usize, sums: Option<&mut [f32]>) ->
     let mut out = vec![0.0; q.numbers().len()];
     shape.forward(q.numbers(), k.numbers(), v.numbers(), &mut out, sums).expect(SHAPES);
     tensor(out, q.0.shape())
+}
+
+fn linear_shape(x: &Shape, weight: &Shape) -> kernels::Linear {
+    kernels::Linear { rows: x[0], c_in: x[1], c_out: weight[0] }
+}
+
+fn linear_flops(shape: &kernels::Linear) -> f64 {
+    2.0 * (shape.rows * shape.c_in * shape.c_out) as f64
 }
 
 /// Two products of matrices.

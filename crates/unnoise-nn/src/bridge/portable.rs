@@ -89,6 +89,17 @@ pub(super) fn sum_by_image<B: Backend>(t: FloatTensor<B>) -> FloatTensor<B> {
     B::float_reshape(sum, Shape::new([n, channels]))
 }
 
+pub(super) fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
+    let outputs = bias.shape()[0];
+    let product = B::float_matmul(x, B::float_transpose(weight));
+    B::float_add(product, B::float_reshape(bias, Shape::new([1, outputs])))
+}
+
+pub(super) fn sum_rows<B: Backend>(t: FloatTensor<B>) -> FloatTensor<B> {
+    let columns = t.shape()[1];
+    B::float_reshape(B::float_sum_dim(t, 0), Shape::new([columns]))
+}
+
 pub(super) fn silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_mul(x.clone(), B::sigmoid(x))
 }

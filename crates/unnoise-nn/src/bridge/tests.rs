@@ -184,3 +184,13 @@ fn attention_is_that_of_the_engine() {
         }
     }
 }
+
+#[test]
+fn linear_is_that_of_the_engine() {
+    for dtype in [DType::F32, DType::F64] {
+        for (rows, i, o) in [(3, 7, 5), (1, 40, 16), (17, 16, 33)] {
+            let reference = move |x: Tensor<2>, w: Tensor<2>, b: Tensor<1>| x.matmul(w.transpose()) + b.unsqueeze();
+            agree(&format!("{rows} rows, {i} to {o}, {dtype:?}"), ([rows, i], [o, i], [o]), dtype, linear, reference);
+        }
+    }
+}

@@ -181,7 +181,7 @@ impl Linear {
         Self { weight: b.tensor("weight", [c_out, c_in]), bias: b.tensor("bias", [c_out]) }
     }
 
-    pub(super) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         ops::linear(x, self.weight.clone(), self.bias.clone())
     }
 }
