@@ -166,10 +166,9 @@ fn held_out_loss_of_a_silent_network() {
 fn settings_are_checked() {
     let good = config();
     type Change = fn(&mut TrainConfig);
-    let cases: [(&str, Change); 7] = [
+    let cases: [(&str, Change); 6] = [
         ("batch", |c| c.batch = 0),
         ("steps", |c| c.steps = 0),
-        ("shards", |c| c.shards = 5),
         ("learning_rate.warmup", |c| c.learning_rate.warmup = STEPS),
         ("clip_norm", |c| c.clip_norm = Some(0.0)),
         ("ema_decay", |c| c.ema_decay = 1.0),

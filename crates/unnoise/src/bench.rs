@@ -178,7 +178,7 @@ fn trainer(config: UnetConfig, params: Params, x: &Batch, device: &Device) -> Re
         Some(labels) => images.with_labels(labels)?,
         None => images,
     };
-    let config = TrainConfig { batch, shards: 2.min(batch), ..TrainConfig::new(config, 1 << 23) };
+    let config = TrainConfig { batch, ..TrainConfig::new(config, 1 << 23) };
     Ok(Trainer::with_weights(config, images, params, device.clone())?)
 }
 

@@ -47,9 +47,6 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Updates between checkpoints.
     pub checkpoint_every: u64,
-    /// Parts of a batch that are computed side by side, each on a thread of its own. It changes the order of summation, and so the
-    /// last bits of the weights.
-    pub shards: usize,
 }
 
 impl TrainConfig {
@@ -68,7 +65,6 @@ impl TrainConfig {
             flips: false,
             seed: 0,
             checkpoint_every: 500,
-            shards: 2,
         }
     }
 
@@ -85,7 +81,6 @@ impl TrainConfig {
         let LearningRate { peak, warmup, .. } = self.learning_rate;
         require((1..1 << 24).contains(&self.batch), "batch", "in 1..2^24", self.batch.to_string())?;
         require((1..1 << 24).contains(&self.steps), "steps", "in 1..2^24", self.steps.to_string())?;
-        require((1..=self.batch).contains(&self.shards), "shards", "in 1..=batch", self.shards.to_string())?;
         require(self.checkpoint_every > 0, "checkpoint_every", "positive", "0".into())?;
         require(peak > 0.0 && peak.is_finite(), "learning_rate.peak", "positive", peak.to_string())?;
         require(warmup < self.steps, "learning_rate.warmup", "below steps", warmup.to_string())?;

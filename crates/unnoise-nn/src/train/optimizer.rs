@@ -1,6 +1,10 @@
 //! AdamW, global-norm clipping and an exponential moving average, in one pass over flat weights.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+/// Numbers that a thread takes at once.
+const CHUNK: usize = 1 << 15;
 
 /// The constants of AdamW; the defaults are PyTorch's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,20 +74,37 @@ impl AdamW {
         let root = (1.0 / correction2.sqrt()) as f32;
         let (pull1, beta2, pull2) = ((1.0 - self.beta1) as f32, self.beta2 as f32, (1.0 - self.beta2) as f32);
         let (eps, scale, blend) = (self.eps as f32, update.gradient_scale as f32, (1.0 - update.ema_decay) as f32);
-        let moments = slot.first.iter_mut().zip(slot.second);
-        for (((w, ema), (m, v)), g) in slot.weights.iter_mut().zip(slot.ema).zip(moments).zip(slot.gradient) {
-            let g = scale * g;
-            *m += pull1 * (g - *m);
-            *v = beta2 * *v + pull2 * g * g;
-            *w = keep * *w - rate * *m / (v.sqrt() * root + eps);
-            *ema += blend * (*w - *ema);
-        }
+        let averaged = slot.weights.par_chunks_mut(CHUNK).zip(slot.ema.par_chunks_mut(CHUNK));
+        let moments = slot.first.par_chunks_mut(CHUNK).zip(slot.second.par_chunks_mut(CHUNK));
+        averaged.zip(moments).zip(slot.gradient.par_chunks(CHUNK)).for_each(|(((weights, ema), (first, second)), gradient)| {
+            let moments = first.iter_mut().zip(second);
+            for (((w, ema), (m, v)), g) in weights.iter_mut().zip(ema).zip(moments).zip(gradient) {
+                let g = scale * g;
+                *m += pull1 * (g - *m);
+                *v = beta2 * *v + pull2 * g * g;
+                *w = keep * *w - rate * *m / (v.sqrt() * root + eps);
+                *ema += blend * (*w - *ema);
+            }
+        });
     }
 }
 
-/// The norm of all gradients together, summed in f64.
+/// The norm of all gradients together, summed in f64, in an order that the lengths alone decide.
 pub fn global_norm<'a>(gradients: impl Iterator<Item = &'a [f32]>) -> f64 {
-    gradients.map(|g| g.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()).sum::<f64>().sqrt()
+    gradients.map(sum_of_squares).sum::<f64>().sqrt()
+}
+
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let chunk = |values: &[f32]| {
+        // Independent sums: one chain of additions would wait for each of them.
+        let (eights, rest) = values.as_chunks::<8>();
+        let mut sums = [0.0; 8];
+        for eight in eights {
+            sums.iter_mut().zip(eight).for_each(|(sum, v)| *sum += f64::from(*v) * f64::from(*v));
+        }
+        rest.iter().fold(sums.iter().sum::<f64>(), |sum, v| sum + f64::from(*v) * f64::from(*v))
+    };
+    values.par_chunks(CHUNK).map(chunk).collect::<Vec<f64>>().iter().sum()
 }
 
 /// The factor that brings a gradient of this norm to at most `limit`: `min(1, limit / (norm + 1e-6))`, PyTorch's rule.

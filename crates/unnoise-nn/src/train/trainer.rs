@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use ndarray::{Array4, Axis, Slice};
+use ndarray::{Array4, Axis};
 use unnoise_core::{DiscreteSchedule, Prediction, Scales, Schedule};
 
 use super::batches::{Batches, TrainingBatch, TrainingImages};
@@ -189,39 +189,15 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    /// The mean loss of a batch and its gradient, from `shards` parts that are summed in order.
+    /// The mean loss of a batch and its gradient.
     fn loss_and_gradient(&self, batch: &TrainingBatch) -> Result<(f64, Params)> {
-        let n = batch.levels.len();
-        let bounds: Vec<usize> = (0..=self.config.shards).map(|i| i * n / self.config.shards).collect();
-        let parts: Vec<Result<(f64, Params)>> = std::thread::scope(|scope| {
-            let handles: Vec<_> = bounds
-                .windows(2)
-                .map(|b| (b[0], b[1]))
-                .map(|(from, to)| scope.spawn(move || self.shard(batch, from, to)))
-                .collect();
-            handles.into_iter().map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-        });
-        let mut parts = parts.into_iter();
-        let mut sum = parts.next().unwrap_or_else(|| self.shard(batch, 0, n))?;
-        for part in parts {
-            let (loss, gradient) = part?;
-            sum.0 += loss;
-            values_mut(&mut sum.1).zip(values(&gradient)).for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
-        }
-        Ok(sum)
-    }
-
-    /// The images `from..to` of a batch: their share of its loss, and the gradient of that.
-    fn shard(&self, batch: &TrainingBatch, from: usize, to: usize) -> Result<(f64, Params)> {
-        let rows = |a: &Array4<f32>| a.slice_axis(Axis(0), Slice::from(from..to)).to_owned();
-        let levels = &batch.levels[from..to];
-        let (x_t, target) = noised(&self.schedule, self.config.prediction, &rows(&batch.x0), &rows(&batch.eps), levels);
-        let unet = Unet::new(&self.config.model, &self.state.weights, &self.device, Tracking::Trained)?;
-        let timesteps: Vec<f64> = levels.iter().map(|&level| level as f64).collect();
-        let labels = batch.labels.as_ref().filter(|_| self.config.model.num_class_embeds.is_some()).map(|l| &l[from..to]);
+        let TrainConfig { model, prediction, .. } = &self.config;
+        let (x_t, target) = noised(&self.schedule, *prediction, &batch.x0, &batch.eps, &batch.levels);
+        let unet = Unet::new(model, &self.state.weights, &self.device, Tracking::Trained)?;
+        let timesteps: Vec<f64> = batch.levels.iter().map(|&level| level as f64).collect();
+        let labels = batch.labels.as_deref().filter(|_| model.num_class_embeds.is_some());
         let prediction = unet.forward(tensor(x_t, &self.device), &timesteps, labels)?;
-        let share = (to - from) as f64 / batch.levels.len() as f64;
-        let loss = (prediction - tensor(target, &self.device)).square().mean().mul_scalar(share);
+        let loss = (prediction - tensor(target, &self.device)).square().mean();
         let value = f64::from(loss.clone().into_scalar::<f32>());
         Ok((value, unet.gradients(&loss.backward())?))
     }
