@@ -24,7 +24,7 @@ use unnoise::{GridKind, MeasuredImage, Prior, ReconstructConfig, Result, reconst
 const SIGMA_Y: f64 = 0.05;
 const TASKS: [(&str, &str); 2] = [("box inpainting", "box:12"), ("4x super-resolution", "downsample:4,kernel=bicubic")];
 /// Held-out digits of the table.
-const DIGITS: usize = 10;
+const DIGITS: usize = 20;
 /// Samples of each: their range is a 90 % interval.
 const SAMPLES: usize = 19;
 /// Training digits that settings are tuned on, with 6 samples each.
@@ -53,12 +53,12 @@ fn rows() -> Vec<Row> {
 fn candidates(method: &str) -> Vec<Value> {
     let of = |key: &str, values: &[f64]| values.iter().map(|v| json!({ key: v })).collect();
     match method {
-        "mmps" => vec![json!({ "max_iterations": 3 }), json!({ "max_iterations": 3, "sampler": "ddim", "eta": 1.0 })],
+        "mmps" => [1, 3, 6].map(|n| json!({ "max_iterations": n, "tolerance": 0.05, "sampler": "ddim", "eta": 1.0 })).to_vec(),
         "tds" => [2, 4].map(|p| json!({ "particles": p })).to_vec(),
-        "pigdm" => vec![json!({ "prior_variance": 1.0 }), json!({ "prior_variance": 0.3 }), json!({ "prior_variance": 0.1 })],
-        "dps" => of("zeta", &[0.03, 0.1, 0.3]),
+        "pigdm" => of("prior_variance", &[0.1, 0.3, 1.0]),
+        "dps" => of("zeta", &[0.1, 0.3, 1.0]),
         "ddnm-plus" => of("eta", &[0.5, 0.85, 1.0]),
-        _ => [0.5, 1.75, 7.0].iter().flat_map(|l| [0.3, 1.0].map(|zeta| json!({ "lambda": l, "zeta": zeta }))).collect(),
+        _ => of("lambda", &[0.1, 0.5, 2.0, 7.0, 20.0]),
     }
 }
 
@@ -91,6 +91,8 @@ struct Scores {
     forward: f64,
     vjp: f64,
     seconds: f64,
+    /// Linear solves, those that ended above their tolerance, and the largest residual.
+    solves: [f64; 3],
 }
 
 fn score(
@@ -128,6 +130,10 @@ fn score(
         scores.forward += each * report.evaluations.forward as f64;
         scores.vjp += each * report.evaluations.adjoint as f64;
         scores.seconds += each * report.seconds;
+        let solver = &report.diagnostics["solver"];
+        let read = |key: &str| solver[key].as_f64().unwrap_or(0.0);
+        let [all, left, worst] = scores.solves;
+        scores.solves = [all + read("solves"), left + read("not_converged"), worst.max(read("worst_residual"))];
         let mut of_image = Ranks::new(samples);
         of_image.add(&clipped, image, 0.02, &Streams::new(77, i as u32..i as u32 + 1))?;
         ranks.push(of_image);
@@ -173,7 +179,7 @@ fn tune(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
 }
 
 /// The weights of total variation that `tune` tries, in the model's units.
-const WEIGHTS: [f64; 5] = [0.003, 0.01, 0.03, 0.1, 0.3];
+const WEIGHTS: [f64; 5] = [0.0003, 0.001, 0.003, 0.01, 0.03];
 /// The best of them for each task.
 const TUNED_WEIGHTS: [f64; 2] = [0.01, 0.003];
 
@@ -205,6 +211,7 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
         println!("\n### {task}: `{spec}`, sigma_y {SIGMA_Y}\n");
         println!("| method | settings | evaluations | s | PSNR | SSIM | chi-square | CRPS | 90 % | 50 % | pixels |");
         println!("|---|---|---|---|---|---|---|---|---|---|---|");
+        let mut notes = String::new();
         for Row { method, settings } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
             let (settings, mut ranks) = (&settings[t], Vec::new());
             let s = score(prior, spec, (method, settings), &images, SAMPLES, &mut ranks)?;
@@ -222,12 +229,19 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
                 s.crps,
                 100.0 * share
             );
+            let [all, left, worst] = s.solves;
+            if all > 0.0 {
+                let share = 100.0 * left / all;
+                notes +=
+                    &format!("\n`{method}`: {share:.0} % of its solves ended above their tolerance, the worst at {worst:.2}.\n");
+            }
         }
         for (name, weight) in [("pseudo-inverse", None), ("total variation", Some(TUNED_WEIGHTS[t]))] {
             let s = baseline(spec, &images, weight)?;
             let settings = weight.map_or(String::new(), |w| format!("weight {w}"));
             println!("| {name} | {settings} | | {:.2} | {:.2} | {:.3} | {:.2} | | | | |", s.seconds, s.psnr, s.ssim, s.chi_square);
         }
+        print!("{notes}");
     }
     Ok(())
 }

@@ -20,7 +20,10 @@ use std::time::Instant;
 use burn::tensor::Device;
 use classifier::{Classifier, FEATURES, Verdicts, permutation};
 use ndarray::{Array4, Axis, Slice, concatenate};
-use unnoise_core::{Batch, Scales, Schedule, SchedulerConfig, Spacing, Streams, frechet_distance, sample, start_noise};
+use unnoise_core::{
+    Batch, Denoiser, Level, Noise, Purpose, Scales, Schedule, SchedulerConfig, Spacing, Streams, asymmetry, frechet_distance,
+    sample, start_noise,
+};
 use unnoise_io::{Array, DatasetConfig, Overwrite, Pixels, Range, SheetConfig, read_dataset, sheet, write_npy};
 use unnoise_nn::{DiffusionModel, TrainingImages, UnetDenoiser, held_out_losses};
 
@@ -34,6 +37,8 @@ const FIXED_SEED: u64 = 7;
 /// Thousandths of the noise levels at which the loss is taken.
 const LEVELS: [usize; 10] = [0, 20, 50, 100, 200, 300, 400, 500, 700, 999];
 const SURE: f64 = 0.9;
+/// Held-out digits at which the Jacobian is probed.
+const PROBES: usize = 64;
 /// Samples on a picture.
 const SHOWN: usize = 100;
 
@@ -175,6 +180,25 @@ fn print_losses(model: &DiffusionModel, digits: &Digits, count: usize, device: &
     Ok(())
 }
 
+/// How far the network's Jacobian is from symmetric, as a posterior mean's is.
+fn print_asymmetry(denoiser: &UnetDenoiser, digits: &Digits) -> Result<()> {
+    let n = PROBES.min(digits.labels.len());
+    let x0 = digits.pixels().slice_axis(Axis(0), Slice::from(..n)).to_owned();
+    let mut streams = Streams::new(FIXED_SEED, 0..n as u32);
+    let mut normal = |step| streams.normal(step, Purpose::Auxiliary, n, [1, 32, 32]);
+    println!(
+        "\nAsymmetry `|J - J^T|_F / |J|_F` of the posterior mean's Jacobian, by a pair of probes on each of {n} held-out digits:\n"
+    );
+    println!("| t | sigma / alpha | asymmetry |\n|---|---|---|");
+    for (i, t) in [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9].into_iter().enumerate() {
+        let level = Level::at(denoiser.schedule(), t);
+        let x = &x0 * level.alpha + normal(3 * i) * level.sigma;
+        let found = asymmetry(&mut denoiser.linearize(&x, level)?, &normal(3 * i + 1), &normal(3 * i + 2))?;
+        println!("| {t} | {:.3} | {found:.3} |", level.sigma_edm());
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
     let device = Device::flex();
@@ -214,5 +238,6 @@ fn main() -> Result<()> {
         test.labels.len()
     );
     print_verdicts(&classifier.classify(&samples)?, &judged_train, &judged_test)?;
-    print_losses(&model, &test, arguments.held_out, &device)
+    print_losses(&model, &test, arguments.held_out, &device)?;
+    print_asymmetry(&denoiser, &test)
 }
