@@ -43,7 +43,7 @@ pub struct Report {
     pub steps: usize,
     /// Where the steps are placed: `uniform`, `karras` or `log-snr`.
     pub grid: &'static str,
-    /// The samples that were drawn at a time: the network's last bits may depend on it.
+    /// The samples that were drawn at a time; on a GPU the last bits may depend on it.
     pub batch: usize,
     /// Network evaluations of all samples: posterior means, vector-Jacobian products.
     pub evaluations: Pair,
