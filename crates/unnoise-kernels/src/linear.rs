@@ -12,9 +12,10 @@ use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 /// Outputs and rows of the register block: twelve sums.
 const OUTPUTS: usize = 4;
 const ROWS: usize = 3;
-/// Outputs of a task, and so many products that it is worth its dispatch.
+/// Outputs of a task.
 const TASK: usize = 16;
-const PRODUCTS: usize = 1 << 16;
+/// So many products are worth a thread's waking.
+const PRODUCTS: usize = 1 << 18;
 
 /// The shape of a linear layer from `x [rows, c_in]` to `y [rows, c_out]`, whose `weight` is `[c_out, c_in]`.
 ///
@@ -44,7 +45,7 @@ impl Linear {
         self.check("Linear::forward", lengths, [("y", y.len(), self.rows * self.c_out), ("bias", bias_length, self.c_out)])?;
         let y = Parts::new(y);
         let tasks = (0..self.c_out.div_ceil(TASK)).into_par_iter();
-        tasks.with_min_len(PRODUCTS / (TASK * self.c_in * self.rows.max(1)) + 1).for_each(|i| {
+        tasks.with_min_len(PRODUCTS.div_ceil(TASK * self.c_in * self.rows.max(1))).for_each(|i| {
             let outputs = i * TASK..self.c_out.min((i + 1) * TASK);
             dispatch(Forward { shape: *self, x, weight, bias, y: &y, outputs });
         });

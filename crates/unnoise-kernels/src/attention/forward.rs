@@ -1,5 +1,6 @@
-//! The output, and the logarithms of the sums.
+//! The output, and the logarithms of the sums. Scores are in units of ln 2, whose exponentials are powers of two.
 
+use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use super::Attention;
@@ -37,7 +38,7 @@ impl Kernel for Forward<'_> {
         let Buffers { lanes, sums, sixes, lines } = self.scratch[0].buffers(width, self.queries.len());
         let mut running = [Running::START; TASK / PIXELS];
         for (at, lanes) in cut(self.queries.clone(), PIXELS).zip(lanes.chunks_exact_mut(width)) {
-            self.q.panels(at, scale, lanes);
+            self.q.panels(at, scale * LOG2_E, lanes);
         }
         let mut weights = [Panel::ZERO; BLOCK];
         for keys in cut(0..pixels, BLOCK) {
@@ -59,7 +60,7 @@ impl Kernel for Forward<'_> {
                 // SAFETY: as above.
                 let stats = unsafe { stats.part(self.i * pixels + at.start, at.len()) };
                 for (stat, (top, total)) in stats.iter_mut().zip(running.top.0.iter().zip(running.total.0)) {
-                    *stat = top + total.ln();
+                    *stat = (top + total.log2()) * LN_2;
                 }
             }
         }
@@ -71,14 +72,14 @@ impl Kernel for Forward<'_> {
 struct Running {
     /// The largest score.
     top: Panel,
-    /// The sum of `exp(score - top)`.
+    /// The sum of `2^(score - top)`.
     total: Panel,
 }
 
 impl Running {
     const START: Self = Self { top: Panel([f32::NEG_INFINITY; PIXELS]), total: Panel::ZERO };
 
-    /// Takes some keys' scores to `exp(score - top)`; returns the factor of what was summed with the former `top`.
+    /// Takes some keys' scores to `2^(score - top)`; returns the factor of what was summed with the former `top`.
     #[inline(always)]
     fn update<S: Simd>(&mut self, s: S, scores: &mut [Panel]) -> [S::V; 2] {
         let old = self.top.load(s);
@@ -87,12 +88,12 @@ impl Running {
             let score = score.load(s);
             top = [s.max(top[0], score[0]), s.max(top[1], score[1])];
         }
-        let shrink = [s.exp(s.sub(old[0], top[0])), s.exp(s.sub(old[1], top[1]))];
+        let shrink = [s.exp2(s.sub(old[0], top[0])), s.exp2(s.sub(old[1], top[1]))];
         let total = self.total.load(s);
         let mut total = [s.mul(total[0], shrink[0]), s.mul(total[1], shrink[1])];
         for score in scores {
             let v = score.load(s);
-            let weight = [s.exp(s.sub(v[0], top[0])), s.exp(s.sub(v[1], top[1]))];
+            let weight = [s.exp2(s.sub(v[0], top[0])), s.exp2(s.sub(v[1], top[1]))];
             total = [s.add(total[0], weight[0]), s.add(total[1], weight[1])];
             score.store(s, weight);
         }

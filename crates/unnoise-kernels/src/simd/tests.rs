@@ -11,7 +11,7 @@ impl Kernel for Everything {
         let rows: [S::V; 8] = std::array::from_fn(|i| s.add(a, s.splat(10.0 * i as f32)));
         let mut out =
             vec![s.add(a, b), s.sub(a, b), s.mul(a, b), s.div(a, b), s.clamp(a, -1.0, 2.0), s.round(a), s.pow2(s.round(a))];
-        out.push(s.max(a, b));
+        out.extend([s.max(a, b), s.exp2(a)]);
         out.extend([s.exp(a), s.sigmoid(a), s.splat(s.sum(a)), s.load_part(&self.0[..3])]);
         out.extend(s.transpose(rows));
         let lanes = |v| {
@@ -28,7 +28,7 @@ fn expected(a: [f32; 8], b: [f32; 8]) -> Vec<[f32; 8]> {
     let mut out: Vec<[f32; 8]> =
         vec![from_fn(|i| a[i] + b[i]), from_fn(|i| a[i] - b[i]), from_fn(|i| a[i] * b[i]), from_fn(|i| a[i] / b[i])];
     out.extend([a.map(|x| x.clamp(-1.0, 2.0)), a.map(f32::round_ties_even), a.map(|x| x.round_ties_even().exp2())]);
-    out.push(from_fn(|i| a[i].max(b[i])));
+    out.extend([from_fn(|i| a[i].max(b[i])), a.map(|x| f64::from(x).exp2() as f32)]);
     out.extend([a.map(|x| f64::from(x).exp() as f32), a.map(|x| (1.0 / (1.0 + (-f64::from(x)).exp())) as f32)]);
     out.extend([[a.iter().sum(); 8], from_fn(|i| if i < 3 { a[i] } else { 0.0 })]);
     out.extend((0..8).map(|j| from_fn(|i| a[j] + 10.0 * i as f32)));
@@ -43,7 +43,7 @@ fn both_instruction_sets_do_what_the_names_say() {
         for (name, got) in [("dispatched", dispatch(Everything(a, b))), ("portable", Everything(a, b).run(Portable))] {
             for (row, (got, want)) in got.iter().zip(expected(a, b)).enumerate() {
                 // The sum cancels: its scale is that of the terms.
-                let scale = if row == 10 { a.iter().map(|x| x.abs()).sum() } else { 0.0 };
+                let scale = if row == 11 { a.iter().map(|x| x.abs()).sum() } else { 0.0 };
                 for (lane, (&g, w)) in got.iter().zip(want).enumerate() {
                     assert!((g - w).abs() <= 3e-7 * w.abs().max(scale), "{name}, row {row}, lane {lane}: {g} instead of {w}");
                 }
@@ -52,22 +52,22 @@ fn both_instruction_sets_do_what_the_names_say() {
     }
 }
 
-/// `exp(NaN)`, `clamp(NaN)` and `max` with infinity.
+/// `exp(NaN)`, `exp2(NaN)`, `clamp(NaN)` and `max` with infinity.
 struct NotFinite;
 
 impl Kernel for NotFinite {
-    type Output = [f32; 3];
+    type Output = [f32; 4];
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Output {
         let nan = s.splat(f32::NAN);
-        let lanes = [s.exp(nan), s.clamp(nan, -1.0, 1.0), s.max(s.splat(f32::NEG_INFINITY), s.splat(3.0))];
+        let lanes = [s.exp(nan), s.exp2(nan), s.clamp(nan, -1.0, 1.0), s.max(s.splat(f32::NEG_INFINITY), s.splat(3.0))];
         lanes.map(|v| s.sum(v))
     }
 }
 
 #[test]
 fn nan_stays_nan() {
-    for [exp, clamp, max] in [dispatch(NotFinite), NotFinite.run(Portable)] {
-        assert!(exp.is_nan() && clamp.is_nan() && max == 24.0);
+    for [exp, exp2, clamp, max] in [dispatch(NotFinite), NotFinite.run(Portable)] {
+        assert!(exp.is_nan() && exp2.is_nan() && clamp.is_nan() && max == 24.0);
     }
 }
