@@ -29,4 +29,16 @@ impl<'a, T> Parts<'a, T> {
         // SAFETY: inside the slice by the assertion, which is borrowed mutably for 'a; not aliased by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
+
+    /// The elements `start .. start + N`, without a look at the slice's length.
+    ///
+    /// # Safety
+    /// They must be in the slice, and while the result is alive, no other part may overlap it.
+    #[allow(clippy::mut_from_ref, reason = "disjoint parts, by the contract")]
+    #[inline(always)]
+    pub(crate) unsafe fn array<const N: usize>(&self, start: usize) -> &mut [T; N] {
+        debug_assert!(start <= self.len && N <= self.len - start, "an array outside of its slice");
+        // SAFETY: inside the slice, which is borrowed mutably for 'a, and not aliased, both by the caller's promise.
+        unsafe { &mut *self.start.add(start).cast() }
+    }
 }

@@ -11,20 +11,23 @@
 //! Eight channels sit in the lanes through both transforms; channels are filled up to 16 with zeros. A task takes some rows of tiles
 //! through all three steps. Where there are fewer tasks than threads, the threads share the steps of each.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "an index that the compiler knows keeps lanes in registers, an iterator of lanes may not"
+)]
+
 mod filter;
 mod gradient;
 mod input;
 mod output;
 mod tile;
 
-use std::marker::PhantomData;
-
 use rayon::prelude::*;
 
 pub(super) use gradient::weight_gradient;
 
-use self::filter::TransformFilter;
-use self::input::{Image, TransformInput};
+use self::filter::{FilterLayout, TransformFilter};
+use self::input::{Image, OfInput, Transform};
 use self::output::TransformOutput;
 use self::tile::{F2, F4, Tile};
 use super::weight::{Direction, Epilogue, Form, Weight};
@@ -36,8 +39,11 @@ use crate::simd::{Kernel, Simd, dispatch};
 const BLOCK: usize = Line::LEN;
 /// Tiles that are multiplied at once: the rows of the 6 x 16 product, whose twelve sums fill the registers.
 const GROUP: usize = 6;
-/// Tiles of one task, at least a row of them: a point of theirs stays in the second-level cache.
-const TASK_TILES: usize = 96;
+/// Tiles of a task that all threads share, at least a row of them.
+const SHARED_TILES: usize = 96;
+/// Tiles of a task of one thread. Few stay in the second-level cache with all their points, many make more of every filter that is read:
+/// the most channels, in and out, that few tiles suit; then few; then many.
+const TASK_TILES: (usize, usize, usize) = (256, 24, 72);
 
 /// Images and channels of a 3x3 convolution.
 #[derive(Clone, Copy, Debug)]
@@ -121,16 +127,24 @@ fn correlate_by<T: Tile<M, A>, const M: usize, const A: usize>(
     y: &mut [f32],
 ) {
     let (blocks_in, blocks_out) = (shape.c_in.div_ceil(BLOCK), shape.c_out.div_ceil(BLOCK));
-    let filter = weight.form(direction, form, A * A * blocks_out * blocks_in * BLOCK, |weight, out| {
+    let u_layout = FilterLayout::new(shape);
+    let u = weight.form(direction, form, A * A * u_layout.point, |weight, out| {
         let out = Parts::new(out);
-        each(true, blocks_out, |block| dispatch(TransformFilter::<T, M, A>::new(shape, direction, weight, block, &out)));
+        each(true, blocks_out, |block| {
+            // SAFETY: `out` has the layout, and every block is transformed once.
+            dispatch(unsafe { TransformFilter::<T, M, A>::new(shape, direction, weight, block, &out) });
+        });
     });
     let (rows, across) = shape.tiles(M);
     // How the rows are cut does not show in the result, so it may depend on the threads.
-    let threads = rayon::current_num_threads();
-    let tasks = (rows * across).div_ceil(TASK_TILES);
-    let shared = tasks < threads;
-    let step = rows.div_ceil(if shared { tasks.max(1) } else { tasks.next_multiple_of(threads) }).max(1);
+    let (tiles, threads) = (rows * across, rayon::current_num_threads());
+    let shared = tiles <= threads * SHARED_TILES;
+    let (channels, few, many) = TASK_TILES;
+    let tasks = match shared {
+        true => tiles.div_ceil(SHARED_TILES),
+        false => tiles.div_ceil(if shape.c_in + shape.c_out <= channels { few } else { many }).next_multiple_of(threads),
+    };
+    let step = rows.div_ceil(tasks.max(1)).max(1);
     let image = Image { numbers: x, channels: shape.c_in, h: shape.h, w: shape.w };
     let y = Parts::new(y);
     each(true, rows.div_ceil(step), |task| {
@@ -141,34 +155,20 @@ fn correlate_by<T: Tile<M, A>, const M: usize, const A: usize>(
 
         let out = Parts::new(&mut v);
         each(shared, blocks_in, |block| {
-            dispatch(TransformInput::<T, M, A> {
-                image,
-                rows: rows.clone(),
-                block,
-                layout: v_layout,
-                out: &out,
-                tile: PhantomData,
-            });
+            // SAFETY: `out` has the layout, and every block is transformed once.
+            dispatch(unsafe { Transform::<OfInput<T, M>, A, M, A>::new(image, rows.clone(), block, v_layout, &out) });
         });
         let out = Parts::new(&mut m);
         each(shared, A * A * blocks_out, |i| {
             let (point, block) = (i / blocks_out, i % blocks_out);
             // SAFETY: every pair of a point and a block has its own lines, and no two tasks share a pair.
             let out = unsafe { out.part(point * m_layout.point + block * m_layout.block, m_layout.block) };
-            dispatch(Product { tiles: &v[point * v_layout.point..], filters: &filter[i * blocks_in * BLOCK..], blocks_in, out });
+            let filters = &u[point * u_layout.point + block * u_layout.block..];
+            dispatch(Product { tiles: &v[point * v_layout.point..], filters, blocks_in, out });
         });
         each(shared, blocks_out, |block| {
-            let rows = rows.clone();
-            dispatch(TransformOutput::<T, M, A> {
-                shape,
-                rows,
-                block,
-                layout: m_layout,
-                products: &m,
-                epilogue,
-                y: &y,
-                tile: PhantomData,
-            });
+            // SAFETY: `y` is the shape's, no two tasks share a tile, and every block is transformed once.
+            dispatch(unsafe { TransformOutput::<T, M, A>::new((shape, rows.clone(), block), m_layout, &m, epilogue, &y) });
         });
     });
 }

@@ -3,13 +3,28 @@
 use std::marker::PhantomData;
 
 use super::tile::Tile;
-use super::{BLOCK, Shape};
+use super::{BLOCK, Layout, Shape};
 use crate::conv::weight::Direction;
 use crate::parts::Parts;
 use crate::scratch::Line;
 use crate::simd::{Kernel, LANES, Simd, lanes};
 
-/// `U = G g G^T` of one block of 16 outputs: its lines of `[point][output block][input]`.
+/// Where the filters lie: `[point][output block][input]`.
+#[derive(Clone, Copy)]
+pub(super) struct FilterLayout {
+    /// Lines of a point, and of a block of 16 outputs.
+    pub(super) point: usize,
+    pub(super) block: usize,
+}
+
+impl FilterLayout {
+    pub(super) fn new(shape: Shape) -> Self {
+        let block = shape.c_in.next_multiple_of(BLOCK);
+        Self { point: Layout::apart(shape.c_out.div_ceil(BLOCK) * block), block }
+    }
+}
+
+/// `U = G g G^T` of one block of 16 outputs.
 pub(super) struct TransformFilter<'a, T, const M: usize, const A: usize> {
     shape: Shape,
     direction: Direction,
@@ -20,32 +35,61 @@ pub(super) struct TransformFilter<'a, T, const M: usize, const A: usize> {
 }
 
 impl<'a, T, const M: usize, const A: usize> TransformFilter<'a, T, M, A> {
-    pub(super) fn new(shape: Shape, direction: Direction, weight: &'a [f32], block: usize, out: &'a Parts<'a, Line>) -> Self {
+    /// # Safety
+    /// `out` must have the layout of the shape's filters at all points, and nothing else may use the block's lines meanwhile.
+    pub(super) unsafe fn new(
+        shape: Shape,
+        direction: Direction,
+        weight: &'a [f32],
+        block: usize,
+        out: &'a Parts<'a, Line>,
+    ) -> Self {
         Self { shape, direction, weight, block, out, tile: PhantomData }
     }
 
-    /// The nine taps between eight inputs and eight outputs, `[tap of an input][output]`; zeros for channels that do not exist.
+    /// The taps between eight inputs from `first` on and the block's outputs: `[input][tap]`, zeros for channels that do not exist.
     #[inline(always)]
-    fn taps<S: Simd>(&self, s: S, c: usize, k: usize) -> [[f32; LANES]; 9 * LANES] {
+    fn taps<S: Simd>(&self, s: S, first: usize) -> [[Line; 9]; LANES] {
         let Shape { c_in, c_out, .. } = self.shape;
-        let mut by_output = [[0.0; 9 * LANES]; LANES];
-        for (k, filters) in (k..c_out.min(k + LANES)).zip(&mut by_output) {
-            for (c, filter) in (c..c_in.min(c + LANES)).zip(filters.as_chunks_mut::<9>().0) {
-                let start = match self.direction {
-                    Direction::Forward => k * c_in + c,
-                    Direction::Backward => c * c_out + k,
-                } * 9;
-                filter.copy_from_slice(&self.weight[start..start + 9]);
+        let mut taps = [[Line::ZERO; 9]; LANES];
+        for half in 0..2 {
+            let mut by_output = [[0.0; 9 * LANES]; LANES];
+            let outputs = self.block * BLOCK + half * LANES..c_out;
+            for (k, filters) in outputs.zip(&mut by_output) {
+                for (c, filter) in (first..c_in).zip(filters.as_chunks_mut::<9>().0) {
+                    let start = match self.direction {
+                        Direction::Forward => k * c_in + c,
+                        Direction::Backward => c * c_out + k,
+                    } * 9;
+                    filter.copy_from_slice(&self.weight[start..start + 9]);
+                }
             }
-        }
-        let mut taps = [[0.0; LANES]; 9 * LANES];
-        for (i, taps) in taps.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let rows = lanes!(s, k in LANES => s.load(&by_output[k].as_chunks::<LANES>().0[i]));
-            for (v, taps) in s.transpose(rows).into_iter().zip(taps) {
-                s.store(v, taps);
+            for (i, taps) in taps.as_flattened_mut().as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let eight = s.transpose(lanes!(s, k in LANES => s.load(&by_output[k].as_chunks::<LANES>().0[i])));
+                for (p, tap) in taps.iter_mut().enumerate() {
+                    s.store(eight[p], &mut tap.0[half]);
+                }
             }
         }
         taps
+    }
+}
+
+impl<T: Tile<M, A>, const M: usize, const A: usize> TransformFilter<'_, T, M, A> {
+    /// Half of one input's filters with the first transform done, `[column][point]`.
+    #[inline(always)]
+    fn columns<S: Simd>(&self, s: S, taps: &[Line; 9], half: usize) -> [[S::V; A]; 3] {
+        let mut columns = [[s.zero(); A]; 3];
+        for (j, column) in columns.iter_mut().enumerate() {
+            *column = T::filter(
+                s,
+                lanes!(s, i in 3 => {
+                    let tap = i * 3 + j;
+                    s.load(&taps[if self.direction == Direction::Forward { tap } else { 8 - tap }].0[half])
+                }),
+            );
+        }
+        columns
     }
 }
 
@@ -53,25 +97,20 @@ impl<T: Tile<M, A>, const M: usize, const A: usize> Kernel for TransformFilter<'
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let inputs = self.shape.c_in.next_multiple_of(BLOCK);
-        let outputs = self.shape.c_out.next_multiple_of(BLOCK);
-        for first in (0..inputs).step_by(LANES) {
-            for half in 0..2 {
-                let taps = self.taps(s, first, self.block * BLOCK + half * LANES);
-                for (c, taps) in taps.as_chunks::<9>().0.iter().enumerate() {
-                    let taps = lanes!(s, i in 9 => s.load(&taps[if self.direction == Direction::Forward { i } else { 8 - i }]));
-                    let mut columns = [[s.zero(); A]; 3];
-                    for (j, column) in columns.iter_mut().enumerate() {
-                        *column = T::filter(s, [taps[j], taps[3 + j], taps[6 + j]]);
-                    }
-                    let [left, middle, right] = columns;
-                    for (i, ((left, middle), right)) in left.into_iter().zip(middle).zip(right).enumerate() {
-                        for (j, v) in T::filter(s, [left, middle, right]).into_iter().enumerate() {
-                            let place = ((i * A + j) * outputs / BLOCK + self.block) * inputs + first + c;
-                            // SAFETY: every block of outputs has its own lines, and no two tasks share a block.
-                            let line = unsafe { self.out.part(place, 1) };
-                            s.store(v, &mut line[0].0[half]);
-                        }
+        let layout = FilterLayout::new(self.shape);
+        for first in (0..layout.block).step_by(LANES) {
+            for (c, taps) in self.taps(s, first).iter().enumerate() {
+                let (low, high) = (self.columns(s, taps, 0), self.columns(s, taps, 1));
+                let mut place = self.block * layout.block + first + c;
+                for i in 0..A {
+                    let low = T::filter(s, lanes!(s, j in 3 => low[j][i]));
+                    let high = T::filter(s, lanes!(s, j in 3 => high[j][i]));
+                    for j in 0..A {
+                        // SAFETY: a line of this block, by the contract of `new`.
+                        let [line] = unsafe { self.out.array(place) };
+                        s.store(low[j], &mut line.0[0]);
+                        s.store(high[j], &mut line.0[1]);
+                        place += layout.point;
                     }
                 }
             }

@@ -7,23 +7,24 @@
 //! decides; each part is summed in order, and then the parts.
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::input::{Image, TransformInput};
+use super::input::{Image, OfGradient, OfInput, Transform};
 use super::tile::{F2, F4, Tile};
 use super::{BLOCK, Layout, Shape, each};
 use crate::parts::Parts;
-use crate::scratch::{Line, Scratch, numbers_mut};
+use crate::scratch::{Line, Scratch};
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
-/// How many sums there are over the tiles, at most.
+/// How many sums there are over the tiles, at most, and how many lines they take together: few enough for the second-level cache.
 const PARTS: usize = 8;
-/// The lines of all those sums together: they should stay in the third-level cache (4 MiB).
 const SUMS: usize = 1 << 16;
-/// Tiles that are summed at once, at least a row of them: the more, the less often the sums are read and written.
-const TASK_TILES: usize = 256;
+/// Tiles of one sum, at least: what a sum saves in waiting, it costs in adding.
+const PART_TILES: usize = 128;
+/// Tiles that are summed at once, at least a row of them, in a sum of one thread and in one that threads share: few stay in the
+/// second-level cache, many read and write the sums less often.
+const TASK_TILES: (usize, usize) = (96, 256);
 
 /// `dw [c_out, c_in, 3, 3]` from the input and the gradient of the output.
 pub(in crate::conv) fn weight_gradient(shape: Shape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
@@ -36,10 +37,12 @@ pub(in crate::conv) fn weight_gradient(shape: Shape, x: &[f32], dy: &[f32], dw: 
 fn weight_gradient_by<T: Tile<M, A>, const M: usize, const A: usize>(shape: Shape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let (rows, across) = shape.tiles(M);
     let (blocks_in, blocks_out) = (shape.c_in.div_ceil(BLOCK), shape.c_out.div_ceil(BLOCK));
-    let lines = A * A * blocks_out * blocks_in * BLOCK;
-    let parts = (SUMS / lines).min(rows).clamp(1, PARTS);
+    // `[point][input block][output]`.
+    let point = Layout::apart(blocks_in * blocks_out * BLOCK);
+    let lines = A * A * point;
+    let parts = (SUMS / lines).min(rows * across / PART_TILES).clamp(1, PARTS);
     let shared = parts < rayon::current_num_threads();
-    let step = (TASK_TILES / across).max(1);
+    let step = (if shared { TASK_TILES.1 } else { TASK_TILES.0 } / across).max(1);
     let (x, dy) = (
         Image { numbers: x, channels: shape.c_in, h: shape.h, w: shape.w },
         Image { numbers: dy, channels: shape.c_out, h: shape.h, w: shape.w },
@@ -58,28 +61,30 @@ fn weight_gradient_by<T: Tile<M, A>, const M: usize, const A: usize>(shape: Shap
 
             let (x_out, dy_out) = (Parts::new(&mut x_points), Parts::new(&mut dy_points));
             each(shared, blocks_in + blocks_out, |block| {
-                let (rows, tile) = (rows.clone(), PhantomData);
-                match block.checked_sub(blocks_in) {
-                    None => dispatch(TransformInput::<T, M, A> { image: x, rows, block, layout: x_layout, out: &x_out, tile }),
-                    Some(block) => {
-                        dispatch(TransformGradient::<T, M, A> { image: dy, rows, block, layout: dy_layout, out: &dy_out, tile })
-                    }
+                let rows = rows.clone();
+                if block < blocks_in {
+                    // SAFETY: `x_out` has the layout, and every block is transformed once.
+                    dispatch(unsafe { Transform::<OfInput<T, M>, A, M, A>::new(x, rows, block, x_layout, &x_out) });
+                } else {
+                    let block = block - blocks_in;
+                    // SAFETY: as above.
+                    dispatch(unsafe { Transform::<OfGradient<T>, M, M, A>::new(dy, rows, block, dy_layout, &dy_out) });
                 }
             });
             let out = Parts::new(sums);
             each(shared, A * A * blocks_in, |i| {
-                let (point, block) = (i / blocks_in, i % blocks_in);
+                let (at, block) = (i / blocks_in, i % blocks_in);
                 // SAFETY: every pair of a point and a block of inputs has its own sums, and no two tasks share a pair.
-                let sums = unsafe { out.part(i * blocks_out * BLOCK, blocks_out * BLOCK) };
-                let x = &x_points[point * x_layout.point + block * x_layout.block..][..tiles];
-                let dy = &dy_points[point * dy_layout.point..][..blocks_out * dy_layout.block];
+                let sums = unsafe { out.part(at * point + block * blocks_out * BLOCK, blocks_out * BLOCK) };
+                let x = &x_points[at * x_layout.point + block * x_layout.block..][..tiles];
+                let dy = &dy_points[at * dy_layout.point..][..blocks_out * dy_layout.block];
                 dispatch(OuterProduct { x, dy, stride: dy_layout.block, sums, first: start == part.start });
             });
         }
     });
     let sums = &sums;
-    dw.par_chunks_mut(shape.c_in * 9).enumerate().for_each(|(k, dw)| {
-        dispatch(Finish::<T, M, A> { shape, sums, parts, k, dw, tile: PhantomData });
+    dw.par_chunks_mut(BLOCK * shape.c_in * 9).enumerate().for_each(|(block, dw)| {
+        dispatch(Finish::<T, M, A> { shape, sums, part: lines, point, block, dw, tile: PhantomData });
     });
 }
 
@@ -132,65 +137,14 @@ fn outer_product<S: Simd, const FIRST: usize, const ROWS: usize>(s: S, dy: &[Lin
     }
 }
 
-/// `G' dy G'^T` of one block of 16 channels, for the tiles in `rows`.
-struct TransformGradient<'a, T, const M: usize, const A: usize> {
-    image: Image<'a>,
-    rows: Range<usize>,
-    block: usize,
-    layout: Layout,
-    out: &'a Parts<'a, Line>,
-    tile: PhantomData<T>,
-}
-
-impl<T: Tile<M, A>, const M: usize, const A: usize> Kernel for TransformGradient<'_, T, M, A> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Image { h, w, .. } = self.image;
-        let (down, across) = (h.div_ceil(M), w.div_ceil(M));
-        let width = across * M;
-        let mut scratch = Scratch::new((A * width).div_ceil(2));
-        let (scratch, _) = numbers_mut(&mut scratch).as_chunks_mut::<LANES>();
-        for (i_row, row) in self.rows.clone().enumerate() {
-            let (n, top) = (row / down, row % down * M);
-            for half in 0..2 {
-                for (i, line) in scratch.chunks_exact_mut(width).enumerate().take(M) {
-                    if top + i < h {
-                        self.image.load_row(s, n, self.block * BLOCK + half * LANES, top + i, line);
-                        line[w..].fill([0.0; LANES]);
-                    } else {
-                        line.fill([0.0; LANES]);
-                    }
-                }
-                for x in 0..width {
-                    let column = T::output_gradient(s, lanes!(s, i in M => s.load(&scratch[i * width + x])));
-                    for (i, v) in column.into_iter().enumerate() {
-                        s.store(v, &mut scratch[i * width + x]);
-                    }
-                }
-                for tile in 0..across {
-                    let place = self.layout.place(self.block, i_row * across + tile);
-                    for i in 0..A {
-                        let line = &scratch[i * width + tile * M..][..M];
-                        let points = T::output_gradient(s, lanes!(s, j in M => s.load(&line[j])));
-                        for (j, v) in points.into_iter().enumerate() {
-                            // SAFETY: every block has its own lines, and no two tasks share a block of the same tiles.
-                            let line = unsafe { self.out.part((i * A + j) * self.layout.point + place, 1) };
-                            s.store(v, &mut line[0].0[half]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// `dw [c_in, 3, 3]` of output `k`: the parts added, and read back from the points.
+/// `dw [16, c_in, 3, 3]` of a block of outputs: the parts added, and read back from the points.
 struct Finish<'a, T, const M: usize, const A: usize> {
     shape: Shape,
     sums: &'a [Line],
-    parts: usize,
-    k: usize,
+    /// Lines of a part, and of one of its points.
+    part: usize,
+    point: usize,
+    block: usize,
     dw: &'a mut [f32],
     tile: PhantomData<T>,
 }
@@ -198,32 +152,53 @@ struct Finish<'a, T, const M: usize, const A: usize> {
 impl<T: Tile<M, A>, const M: usize, const A: usize> Kernel for Finish<'_, T, M, A> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let (blocks_in, outputs) = (self.shape.c_in.div_ceil(BLOCK), self.shape.c_out.next_multiple_of(BLOCK));
-        let part = A * A * blocks_in * outputs;
-        for (first, dw) in self.dw.chunks_mut(LANES * 9).enumerate() {
-            let mut lines = [[s.zero(); 3]; A];
-            for (i, line) in lines.iter_mut().enumerate() {
-                let points = lanes!(s, j in A => {
-                    let place = ((i * A + j) * blocks_in + first / 2) * outputs + self.k;
-                    let mut sum = s.zero();
-                    for p in 0..self.parts {
-                        sum = s.add(sum, s.load(&self.sums[p * part + place].0[first % 2]));
-                    }
-                    sum
-                });
-                *line = T::filter_gradient(s, points);
-            }
-            for j in 0..3 {
-                let column = T::filter_gradient(s, lanes!(s, i in A => lines[i][j]));
-                for (i, v) in column.into_iter().enumerate() {
-                    let mut lanes = [0.0; LANES];
-                    s.store(v, &mut lanes);
-                    for (dw, lane) in dw[i * 3 + j..].iter_mut().step_by(9).zip(lanes) {
-                        *dw = lane;
-                    }
+    fn run<S: Simd>(mut self, s: S) {
+        let outputs = self.shape.c_out.next_multiple_of(BLOCK);
+        let length = self.shape.c_in * 9;
+        let dw = std::mem::take(&mut self.dw);
+        for (input, first) in (0..length).step_by(BLOCK * 9).enumerate() {
+            for (k, dw) in dw.chunks_exact_mut(length).enumerate() {
+                let place = input * outputs + self.block * BLOCK + k;
+                let mut filters = [[0.0; 9]; BLOCK];
+                for (half, filters) in filters.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                    self.filters(s, place, half, filters);
                 }
+                let dw = &mut dw[first..length.min(first + BLOCK * 9)];
+                dw.copy_from_slice(&filters.as_flattened()[..dw.len()]);
             }
+        }
+    }
+}
+
+impl<T: Tile<M, A>, const M: usize, const A: usize> Finish<'_, T, M, A> {
+    /// The gradients by eight filters, whose sums stand in half a line.
+    #[inline(always)]
+    fn filters<S: Simd>(&self, s: S, mut place: usize, half: usize, filters: &mut [[f32; 9]; LANES]) {
+        let mut lines = [[s.zero(); 3]; A];
+        for line in &mut lines {
+            let mut points = [s.zero(); A];
+            for v in &mut points {
+                *v = s.load(&self.sums[place].0[half]);
+                for part in self.sums.chunks_exact(self.part).skip(1) {
+                    *v = s.add(*v, s.load(&part[place].0[half]));
+                }
+                place += self.point;
+            }
+            *line = T::filter_gradient(s, points);
+        }
+        // By tap, eight inputs each; and then by input.
+        let mut taps = [[0.0; LANES]; 9];
+        for j in 0..3 {
+            let column = T::filter_gradient(s, lanes!(s, i in A => lines[i][j]));
+            for (i, v) in column.into_iter().enumerate() {
+                s.store(v, &mut taps[i * 3 + j]);
+            }
+        }
+        let by_input = s.transpose(lanes!(s, i in LANES => s.load(&taps[i])));
+        for (c, filter) in filters.iter_mut().enumerate() {
+            let (eight, last) = filter.split_at_mut(LANES);
+            s.store_part(by_input[c], eight);
+            last[0] = taps[8][c];
         }
     }
 }

@@ -7,19 +7,33 @@ use super::tile::Tile;
 use super::{BLOCK, Layout, Shape};
 use crate::conv::weight::Epilogue;
 use crate::parts::Parts;
-use crate::scratch::{Line, Scratch, numbers_mut};
+use crate::scratch::{Line, Scratch};
 use crate::simd::{Kernel, LANES, Simd, lanes};
 
 /// `y = A^T M A` and the epilogue, of one block of 16 channels, for the tiles in `rows`.
 pub(super) struct TransformOutput<'a, T, const M: usize, const A: usize> {
-    pub(super) shape: Shape,
-    pub(super) rows: Range<usize>,
-    pub(super) block: usize,
-    pub(super) layout: Layout,
-    pub(super) products: &'a [Line],
-    pub(super) epilogue: Epilogue<'a>,
-    pub(super) y: &'a Parts<'a>,
-    pub(super) tile: PhantomData<T>,
+    shape: Shape,
+    rows: Range<usize>,
+    block: usize,
+    layout: Layout,
+    products: &'a [Line],
+    epilogue: Epilogue<'a>,
+    y: &'a Parts<'a>,
+    tile: PhantomData<T>,
+}
+
+impl<'a, T, const M: usize, const A: usize> TransformOutput<'a, T, M, A> {
+    /// # Safety
+    /// `y` must be the output of `shape`, and nothing else may use the block's channels of these tiles meanwhile.
+    pub(super) unsafe fn new(
+        (shape, rows, block): (Shape, Range<usize>, usize),
+        layout: Layout,
+        products: &'a [Line],
+        epilogue: Epilogue<'a>,
+        y: &'a Parts<'a>,
+    ) -> Self {
+        Self { shape, rows, block, layout, products, epilogue, y, tile: PhantomData }
+    }
 }
 
 impl<T: Tile<M, A>, const M: usize, const A: usize> Kernel for TransformOutput<'_, T, M, A> {
@@ -28,44 +42,38 @@ impl<T: Tile<M, A>, const M: usize, const A: usize> Kernel for TransformOutput<'
     fn run<S: Simd>(self, s: S) {
         let Shape { c_out, h, w, .. } = self.shape;
         let (down, across) = (h.div_ceil(M), w.div_ceil(M));
-        let width = across * M;
-        let mut scratch = Scratch::new((M * width).div_ceil(2));
-        let (scratch, _) = numbers_mut(&mut scratch).as_chunks_mut::<LANES>();
+        let mut scratch = Scratch::new(across * M * M);
+        // Tiles of columns of pixels.
+        let (columns, _) = scratch.as_chunks_mut::<M>();
         for (i_row, row) in self.rows.clone().enumerate() {
             let (n, top) = (row / down, row % down * M);
+            let constants = self.constants(n);
+            for (tile, columns) in columns.as_chunks_mut::<M>().0.iter_mut().enumerate() {
+                for half in 0..2 {
+                    let mut place = self.layout.place(self.block, i_row * across + tile);
+                    let mut lines = [[s.zero(); M]; A];
+                    for line in &mut lines {
+                        let mut points = [s.zero(); A];
+                        for v in &mut points {
+                            *v = s.load(&self.products[place].0[half]);
+                            place += self.layout.point;
+                        }
+                        *line = T::output(s, points);
+                    }
+                    let constant = s.load(&constants.0[half]);
+                    for (j, column) in columns.iter_mut().enumerate() {
+                        let pixels = T::output(s, lanes!(s, i in A => lines[i][j]));
+                        for (v, pixel) in pixels.into_iter().zip(column) {
+                            s.store(s.add(v, constant), &mut pixel.0[half]);
+                        }
+                    }
+                }
+            }
             for half in 0..2 {
                 let first = self.block * BLOCK + half * LANES;
-                if first >= c_out {
-                    continue;
-                }
-                let channels = first..c_out.min(first + LANES);
-                let constant = s.load_part(&self.constants(n, channels.clone())[..channels.len()]);
-                for tile in 0..across {
-                    let place = self.layout.place(self.block, i_row * across + tile);
-                    let mut lines = [[s.zero(); M]; A];
-                    for (i, line) in lines.iter_mut().enumerate() {
-                        *line = T::output(
-                            s,
-                            lanes!(s, j in A => s.load(&self.products[(i * A + j) * self.layout.point + place].0[half])),
-                        );
-                    }
-                    for j in 0..M {
-                        let column = T::output(s, lanes!(s, i in A => lines[i][j]));
-                        for (i, v) in column.into_iter().enumerate() {
-                            s.store(s.add(v, constant), &mut scratch[i * width + tile * M + j]);
-                        }
-                    }
-                }
-                for (i, line) in scratch.chunks_exact(width).enumerate().take(M.min(h - top)) {
-                    for (x, pixels) in line[..w].chunks(LANES).enumerate() {
-                        let eight = lanes!(s, k in LANES => match pixels.get(k) {
-                            Some(pixel) => s.load(pixel),
-                            None => s.zero(),
-                        });
-                        for (c, v) in channels.clone().zip(s.transpose(eight)) {
-                            self.store(s, v, ((n * c_out + c) * h + top + i) * w + x * LANES, pixels.len());
-                        }
-                    }
+                for i in 0..M.min(h - top) {
+                    let start = ((n * c_out + first) * h + top + i) * w;
+                    self.store_row(s, &columns[..w], (i, half), start, c_out.saturating_sub(first).min(LANES));
                 }
             }
         }
@@ -73,25 +81,50 @@ impl<T: Tile<M, A>, const M: usize, const A: usize> Kernel for TransformOutput<'
 }
 
 impl<T, const M: usize, const A: usize> TransformOutput<'_, T, M, A> {
-    /// What is added to every pixel of some channels.
+    /// What is added to every pixel of image `n`.
     #[inline(always)]
-    fn constants(&self, n: usize, channels: Range<usize>) -> [f32; LANES] {
-        let mut constants = [0.0; LANES];
-        for (constant, c) in constants.iter_mut().zip(channels) {
+    fn constants(&self, n: usize) -> Line {
+        let mut constants = Line::ZERO;
+        let channels = self.block * BLOCK..self.shape.c_out;
+        for (constant, c) in constants.0.as_flattened_mut().iter_mut().zip(channels) {
             *constant = self.epilogue.constant(self.shape.c_out, n, c);
         }
         constants
     }
 
-    /// Writes up to eight pixels of a row, and adds the residual.
+    /// Writes a half of row `i` of the columns to so many channels, the first of them at `start`.
     #[inline(always)]
-    fn store<S: Simd>(&self, s: S, v: S::V, start: usize, len: usize) {
-        // SAFETY: a task writes the rows of its own tiles and channels, and no two tasks share both.
-        let out = unsafe { self.y.part(start, len) };
+    fn store_row<S: Simd>(&self, s: S, columns: &[[Line; M]], (i, half): (usize, usize), start: usize, channels: usize) {
+        let plane = self.shape.h * self.shape.w;
+        let (eights, mut rest) = columns.as_chunks::<LANES>();
+        if channels == LANES {
+            for (x, eight) in eights.iter().enumerate() {
+                let pixels = s.transpose(lanes!(s, p in LANES => s.load(&eight[p][i].0[half])));
+                for k in 0..LANES {
+                    self.store(s, pixels[k], start + k * plane + x * LANES);
+                }
+            }
+        } else {
+            rest = columns;
+        }
+        for (x, column) in (columns.len() - rest.len()..).zip(rest) {
+            for (k, &v) in column[i].0[half].iter().enumerate().take(channels) {
+                let at = start + k * plane + x;
+                // SAFETY: a pixel of the block's channels and these tiles, by the contract of `new`.
+                let [out] = unsafe { self.y.array(at) };
+                *out = v + self.epilogue.residual.map_or(0.0, |residual| residual[at]);
+            }
+        }
+    }
+
+    /// Writes eight pixels of a row, and adds the residual.
+    #[inline(always)]
+    fn store<S: Simd>(&self, s: S, v: S::V, at: usize) {
         let v = match self.epilogue.residual {
-            Some(residual) => s.add(v, s.load_part(&residual[start..start + len])),
+            Some(residual) => s.add(v, s.load_part(&residual[at..])),
             None => v,
         };
-        s.store_part(v, out);
+        // SAFETY: as in `store_row`; eight pixels of one row.
+        s.store(v, unsafe { self.y.array(at) });
     }
 }
