@@ -17,6 +17,10 @@ pub(crate) struct Common {
     /// Number of CPU threads; 0 takes every core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
+
+    /// On the CPU, sum every convolution as it is defined and not by Winograd's algorithm: slower, to compare with.
+    #[arg(long)]
+    pub(crate) exact: bool,
 }
 
 impl Common {
@@ -30,6 +34,7 @@ impl Common {
     /// [`start`](Self::start), and opens the device.
     pub(crate) fn open(&self) -> Result<Device> {
         self.start()?;
+        unnoise::nn::force_exact_convolutions(self.exact);
         Ok(unnoise::nn::open_device(&self.device)?)
     }
 }

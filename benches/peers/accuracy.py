@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Compares the built-in prior's arithmetic with PyTorch's, at the network and after a whole sampling run.
+
+    python3 benches/peers/accuracy.py [--unnoise target/release/unnoise] [--n 16] [--steps 50]
+
+The yardstick is PyTorch in f64 on the same weights. Three programs are held against it: PyTorch in f32, unnoise, and unnoise with
+convolutions summed as they are defined (--exact). First the network's output at a few timesteps, then a DDIM run with diffusers' defaults from
+the same starting noise. Markdown on stdout. Needs torch and diffusers (made with 2.15.0 and 0.42.1).
+"""
+
+import argparse
+import pathlib
+import subprocess
+import tempfile
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[2]
+MODEL = ROOT / "models" / "digits"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--unnoise", default=str(ROOT / "target" / "release" / "unnoise"))
+    parser.add_argument("--n", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=50)
+    args = parser.parse_args()
+
+    import diffusers
+    import torch
+
+    def model(dtype):
+        return diffusers.UNet2DModel.from_pretrained(MODEL, low_cpu_mem_usage=False).to(dtype).eval()
+
+    noise = np.random.default_rng(0).standard_normal((args.n, 1, 32, 32)).astype(np.float32)
+    work = pathlib.Path(tempfile.mkdtemp())
+    np.save(work / "x.npy", noise)
+
+    def ours(*words):
+        out = work / "out.npy"
+        subprocess.run([args.unnoise, *words, "--model", str(MODEL), "--output", str(out), "--force"], check=True, capture_output=True)
+        return np.load(out).astype(np.float64)
+
+    def theirs(net, dtype, timestep):
+        with torch.inference_mode():
+            return net(torch.from_numpy(noise).to(dtype), timestep).sample.double().numpy()
+
+    def run(net, dtype):
+        scheduler = diffusers.DDIMScheduler.from_pretrained(MODEL)
+        scheduler.set_timesteps(args.steps)
+        x = torch.from_numpy(noise).to(dtype)
+        with torch.inference_mode():
+            for t in scheduler.timesteps:
+                x = scheduler.step(net(x, t).sample, t, x).prev_sample
+        return x.double().numpy()
+
+    f32, f64 = model(torch.float32), model(torch.float64)
+    print(f"Network output, {args.n} images of noise: rms error over rms, largest error over rms\n")
+    print("| timestep | PyTorch f32 | unnoise | unnoise --exact |\n|---|---|---|---|")
+    for timestep in (10, 200, 500, 900):
+        truth = theirs(f64, torch.float64, timestep)
+        scale = np.sqrt((truth**2).mean())
+        words = ["predict", "--input", str(work / "x.npy"), "--timestep", str(timestep)]
+        outputs = [theirs(f32, torch.float32, timestep), ours(*words), ours(*words, "--exact")]
+        errors = [(np.sqrt(((o - truth) ** 2).mean()) / scale, np.abs(o - truth).max() / scale) for o in outputs]
+        print(f"| {timestep} | " + " | ".join(f"{rms:.1e}, {most:.1e}" for rms, most in errors) + " |")
+
+    truth = run(f64, torch.float64)
+    words = ["sample", "--sampler", "ddim", "--steps", str(args.steps), "--noise", str(work / "x.npy")]
+    outputs = {"PyTorch f32": run(f32, torch.float32), "unnoise": ours(*words), "unnoise --exact": ours(*words, "--exact")}
+    print(f"\nDDIM, {args.steps} steps, {args.n} images in [-1, 1], against PyTorch f64:\n")
+    print("| | rms error | largest | within 1/255 of the range |\n|---|---|---|---|")
+    for name, output in outputs.items():
+        error = np.abs(output - truth)
+        print(f"| {name} | {np.sqrt((error**2).mean()):.1e} | {error.max():.1e} | {100 * (error < 2 / 255).mean():.2f} % |")
+
+
+if __name__ == "__main__":
+    main()
