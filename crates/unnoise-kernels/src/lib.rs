@@ -12,6 +12,7 @@
 mod attention;
 mod conv;
 mod error;
+mod filled;
 mod group_norm;
 mod linear;
 mod parts;
@@ -24,6 +25,7 @@ mod simd;
 pub use attention::Attention;
 pub use conv::{Conv2d, Epilogue, PreparedWeight, Weight, sum_by_channel};
 pub use error::{Error, Result};
+pub use filled::{concat_channels, split_channels};
 pub use group_norm::GroupNorm;
 pub use linear::Linear;
 pub use peak::measured_peak_gflops;

@@ -86,6 +86,11 @@ pub(crate) fn conv2d_plus<const D: usize>(
     Tensor::from_dispatch(Dispatch::fast_conv2d_plus(x, weight, bias.into_dispatch(), addend.into_dispatch(), conv))
 }
 
+/// `[n, ca, h, w]` and `[n, cb, h, w]` side by side, `[n, ca + cb, h, w]`.
+pub(crate) fn concat(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::fast_concat(a.into_dispatch(), b.into_dispatch()))
+}
+
 /// Attention of every pixel to every pixel; `q`, `k`, `v` and the result are `[n, c, pixels]`, head `i` owns `c / heads` channels.
 pub(crate) fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
@@ -168,6 +173,15 @@ pub(crate) trait Kernels: Backend {
     /// The sum of `[n, c, h, w]` over pixels, `[n, c]`.
     fn fast_sum_by_image(dy: FloatTensor<Self>) -> FloatTensor<Self> {
         portable::sum_by_image::<Self>(dy)
+    }
+
+    fn fast_concat(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        portable::concat::<Self>(a, b)
+    }
+
+    /// The first channels and the rest.
+    fn fast_split(dy: FloatTensor<Self>, channels: usize) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::split::<Self>(dy, channels)
     }
 
     fn fast_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {

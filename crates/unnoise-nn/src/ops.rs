@@ -65,6 +65,14 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tens
     bridge::attention(q, k, v, heads)
 }
 
+/// The channels of `a`, then those of `b`.
+///
+/// # Shapes
+/// `a [n, ca, h, w]`, `b [n, cb, h, w]`; the result is `[n, ca + cb, h, w]`.
+pub fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
+    bridge::concat(a, b)
+}
+
 /// Every pixel becomes a 2x2 square of itself.
 pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
     module::interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]))

@@ -1,6 +1,7 @@
 //! The gradients, over any backend.
 
 mod attention;
+mod concat;
 mod convolution;
 mod linear;
 
@@ -77,6 +78,10 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         conv: Convolution,
     ) -> FloatTensor<Self> {
         convolution::conv2d_plus::<B, C>(x, weight, bias, addend, conv)
+    }
+
+    fn fast_concat(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        concat::concat::<B, C>(a, b)
     }
 
     fn fast_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {

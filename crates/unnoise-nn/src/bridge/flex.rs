@@ -68,9 +68,7 @@ impl Kernels for Flex {
         };
         let _timer = Timer::start("conv2d input gradient", flops(&shape));
         let [weight, dy] = [weight, dy].map(Floats::new);
-        let mut dx = vec![0.0; x.iter().product()];
-        shape.backward_input(weight_of(&weight, &conv), dy.numbers(), &mut dx).expect(SHAPES);
-        tensor(dx, Shape::new(x))
+        tensor(shape.input_gradient(weight_of(&weight, &conv), dy.numbers()).expect(SHAPES), Shape::new(x))
     }
 
     fn fast_conv2d_weight_gradient(x: FlexTensor, weight: [usize; 4], dy: FlexTensor, conv: Convolution) -> FlexTensor {
@@ -107,6 +105,28 @@ impl Kernels for Flex {
         let mut sums = vec![0.0; n * channels];
         kernels::sum_by_channel(dy.numbers(), 1, h * w, &mut sums).expect(SHAPES);
         tensor(sums, Shape::new([n, channels]))
+    }
+
+    fn fast_concat(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+        if !f32_only([&a, &b]) {
+            return portable::concat::<Self>(a, b);
+        }
+        let _timer = Timer::start("concatenation", 0.0);
+        let [a, b] = [a, b].map(Floats::new);
+        let [n, channels, h, w] = a.0.shape().dims();
+        let y = kernels::concat_channels(a.numbers(), b.numbers(), n).expect(SHAPES);
+        tensor(y, Shape::new([n, channels + b.0.shape()[1], h, w]))
+    }
+
+    fn fast_split(dy: FlexTensor, channels: usize) -> (FlexTensor, FlexTensor) {
+        if !f32_only([&dy]) {
+            return portable::split::<Self>(dy, channels);
+        }
+        let _timer = Timer::start("split", 0.0);
+        let dy = Floats::new(dy);
+        let [n, c, h, w] = dy.0.shape().dims();
+        let (a, b) = kernels::split_channels(dy.numbers(), n, c, channels).expect(SHAPES);
+        (tensor(a, Shape::new([n, channels, h, w])), tensor(b, Shape::new([n, c - channels, h, w])))
     }
 
     fn fast_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, heads: usize) -> FlexTensor {
@@ -218,8 +238,7 @@ impl Kernels for Flex {
         let _timer = Timer::start("group norm", 0.0);
         let [x, gamma, beta] = [x, gamma, beta].map(Floats::new);
         let norm = group_norm(&x.0.shape(), groups, eps, silu);
-        let mut y = vec![0.0; x.numbers().len()];
-        norm.forward(x.numbers(), gamma.numbers(), beta.numbers(), &mut y).expect(SHAPES);
+        let y = norm.output(x.numbers(), gamma.numbers(), beta.numbers()).expect(SHAPES);
         tensor(y, x.0.shape())
     }
 
@@ -238,10 +257,8 @@ impl Kernels for Flex {
         let _timer = Timer::start("group norm gradient", 0.0);
         let [x, gamma, beta, dy] = [x, gamma, beta, dy].map(Floats::new);
         let norm = group_norm(&x.0.shape(), groups, eps, silu);
-        let mut dx = vec![0.0; x.numbers().len()];
-        let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; norm.channels]);
-        let result = norm.backward(x.numbers(), gamma.numbers(), beta.numbers(), dy.numbers(), &mut dx, &mut dgamma, &mut dbeta);
-        result.expect(SHAPES);
+        let gradients = norm.gradients(x.numbers(), gamma.numbers(), beta.numbers(), dy.numbers());
+        let (dx, dgamma, dbeta) = gradients.expect(SHAPES);
         (tensor(dx, x.0.shape()), tensor(dgamma, gamma.0.shape()), tensor(dbeta, beta.0.shape()))
     }
 }
@@ -269,8 +286,7 @@ fn correlate(
     let _timer = Timer::start("conv2d", flops(shape));
     let [x, weight] = [x, weight].map(Floats::new);
     let [rows, columns] = shape.output_sides().expect(SHAPES);
-    let mut y = vec![0.0; shape.n * shape.c_out * rows * columns];
-    shape.forward(x.numbers(), weight_of(&weight, conv), epilogue, &mut y).expect(SHAPES);
+    let y = shape.output(x.numbers(), weight_of(&weight, conv), epilogue).expect(SHAPES);
     tensor(y, Shape::new([shape.n, shape.c_out, rows, columns]))
 }
 
@@ -284,8 +300,7 @@ fn attend([q, k, v]: [FlexTensor; 3], heads: usize, sums: Option<&mut [f32]>) ->
     let shape = attention_shape(&q.shape(), heads);
     let _timer = Timer::start("attention", attention_flops(&shape));
     let [q, k, v] = [q, k, v].map(Floats::new);
-    let mut out = vec![0.0; q.numbers().len()];
-    shape.forward(q.numbers(), k.numbers(), v.numbers(), &mut out, sums).expect(SHAPES);
+    let out = shape.output(q.numbers(), k.numbers(), v.numbers(), sums).expect(SHAPES);
     tensor(out, q.0.shape())
 }
 

@@ -5,7 +5,7 @@ mod attention;
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::{Shape, Slice, TensorData};
 
 use super::Convolution;
 pub(super) use attention::{attention, attention_backward};
@@ -87,6 +87,19 @@ pub(super) fn sum_by_image<B: Backend>(t: FloatTensor<B>) -> FloatTensor<B> {
     let [n, channels, ..]: [usize; 4] = t.shape().dims();
     let sum = [3, 2].into_iter().fold(t, B::float_sum_dim);
     B::float_reshape(sum, Shape::new([n, channels]))
+}
+
+pub(super) fn concat<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_cat(vec![a, b], 1)
+}
+
+pub(super) fn split<B: Backend>(t: FloatTensor<B>, channels: usize) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [n, c, h, w] = t.shape().dims();
+    let part = |t, from: usize, to: usize| {
+        let ranges = [0..n, from..to, 0..h, 0..w].map(|range| Slice::from(range));
+        B::float_slice(t, &ranges)
+    };
+    (part(t.clone(), 0, channels), part(t, channels, c))
 }
 
 pub(super) fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {

@@ -194,3 +194,13 @@ fn linear_is_that_of_the_engine() {
         }
     }
 }
+
+#[test]
+fn concatenation_is_that_of_the_engine() {
+    for dtype in [DType::F32, DType::F64] {
+        let first = |y: Tensor<4>| y.narrow(1, 1, 3);
+        let ours = move |a: Tensor<4>, b: Tensor<4>, c: Tensor<4>| first(concat(a, b) * c);
+        let reference = move |a: Tensor<4>, b: Tensor<4>, c: Tensor<4>| first(Tensor::cat(vec![a, b], 1) * c);
+        agree(&format!("concatenation, {dtype:?}"), ([3, 2, 5, 4], [3, 4, 5, 4], [3, 6, 5, 4]), dtype, ours, reference);
+    }
+}

@@ -240,7 +240,7 @@ impl Stage {
     pub(super) fn decode(&self, mut x: Tensor<4>, embedding: &Tensor<2>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("the encoder keeps one image for every residual block of the decoder");
-            x = self.attend(i, resnet.forward(Tensor::cat(vec![x, skip], 1), embedding));
+            x = self.attend(i, resnet.forward(ops::concat_channels(x, skip), embedding));
         }
         match &self.resampler {
             Some(resampler) => resampler.forward(x, embedding),
