@@ -133,6 +133,42 @@ impl<D: Denoiser> Denoiser for Clamped<D> {
     }
 }
 
+/// A denoiser that asks before every evaluation and every vector-Jacobian product whether to go on, so that a run ends within one of them:
+/// a step of a method that solves a linear system takes many.
+pub struct Interruptible<D, F> {
+    inner: D,
+    go_on: F,
+}
+
+impl<D: Denoiser, F: Fn() -> Result<()> + Sync> Interruptible<D, F> {
+    /// Wraps `inner`; where `go_on` returns an error, usually [`Error::Stopped`](crate::Error::Stopped), it is not asked and the error is
+    /// returned.
+    pub fn new(inner: D, go_on: F) -> Self {
+        Self { inner, go_on }
+    }
+}
+
+impl<D: Denoiser, F: Fn() -> Result<()> + Sync> Denoiser for Interruptible<D, F> {
+    fn schedule(&self) -> &dyn Schedule {
+        self.inner.schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        (self.go_on)()?;
+        self.inner.x0_hat(x, level)
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        (self.go_on)()?;
+        let Linearized { x0_hat, mut vjp } = self.inner.linearize(x, level)?;
+        let vjp = Box::new(move |v: &Batch| {
+            (self.go_on)()?;
+            vjp(v)
+        });
+        Ok(Linearized { x0_hat, vjp })
+    }
+}
+
 impl<D: Denoiser + ?Sized> Denoiser for &D {
     fn schedule(&self) -> &dyn Schedule {
         (**self).schedule()
@@ -150,9 +186,28 @@ impl<D: Denoiser + ?Sized> Denoiser for &D {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::{Gaussian, Noise, Oracle, Purpose, Streams, VpSchedule, dot};
+    use crate::{Error, Gaussian, Noise, Oracle, Purpose, Streams, VpSchedule, dot};
+
+    /// Neither an evaluation nor a product of a linearisation made before is served any more.
+    #[test]
+    fn nothing_runs_after_a_stop() {
+        let oracle = Oracle::new(Gaussian::standard([1, 1, 4]), Arc::new(VpSchedule::default()));
+        let counted = Counted::new(&oracle);
+        let stop = AtomicBool::new(false);
+        let go_on = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped { done: 3, steps: 5 }) } else { Ok(()) };
+        let denoiser = Interruptible::new(&counted, go_on);
+        let (x, level) = (Batch::ones((2, 1, 1, 4)), Level::at(oracle.schedule(), 0.5));
+        assert_eq!(denoiser.x0_hat(&x, level).unwrap(), oracle.x0_hat(&x, level).unwrap());
+        let mut at = denoiser.linearize(&x, level).unwrap();
+        (at.vjp)(&x).unwrap();
+        stop.store(true, Ordering::Relaxed);
+        assert!(matches!((at.vjp)(&x), Err(Error::Stopped { done: 3, steps: 5 })));
+        assert!(denoiser.x0_hat(&x, level).is_err() && denoiser.linearize(&x, level).is_err());
+        assert_eq!(counted.evaluations(), Evaluations { forward: 4, vjp: 2 });
+    }
 
     /// The product of a clamped mean against central differences; a wide prior makes some values leave the range and some not.
     #[test]

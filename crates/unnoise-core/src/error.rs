@@ -99,3 +99,15 @@ pub enum Error {
     #[error("the denoiser failed")]
     Denoiser(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
+
+impl Error {
+    /// The function or type that refused its argument, with which the message then begins.
+    pub fn at(&self) -> Option<&'static str> {
+        match self {
+            Self::Argument { at, .. } | Self::Shape { at, .. } | Self::NotConverged { at, .. } | Self::NotFinite { at, .. } => {
+                Some(at)
+            }
+            _ => None,
+        }
+    }
+}

@@ -40,12 +40,16 @@ pub fn write_atomic(path: &Path, overwrite: Overwrite, write: impl FnOnce(&mut d
         Ok(_) if overwrite == Overwrite::Never => return Err(exists(path)),
         _ => (),
     }
+    let directory = directory_of(path);
+    if !directory.is_dir() {
+        return Err(no_directory(path, &directory));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".unnoise-").suffix(".partial");
     // A temporary file is private by default; this one becomes an ordinary file, under the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let file = builder.tempfile_in(directory_of(path)).map_err(Error::io("create a file beside", path))?;
+    let file = builder.tempfile_in(&directory).map_err(|reason| unnamed("write", path, &reason))?;
     let mut buffered = BufWriter::with_capacity(1 << 16, file);
     write(&mut buffered).map_err(Error::io("write", path))?;
     let file = buffered.into_inner().map_err(|e| Error::Io { action: "write", path: path.into(), reason: e.into_error() })?;
@@ -58,7 +62,7 @@ pub fn write_atomic(path: &Path, overwrite: Overwrite, write: impl FnOnce(&mut d
         ErrorKind::AlreadyExists => exists(path),
         _ => Error::Io { action: "write", path: path.into(), reason: e.error },
     })?;
-    sync_directory(directory_of(path));
+    sync_directory(directory);
     Ok(())
 }
 
@@ -69,6 +73,16 @@ fn exists(path: &Path) -> Error {
 fn write_directly(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let mut file = BufWriter::new(fs::OpenOptions::new().write(true).open(path).map_err(Error::io("write", path))?);
     write(&mut file).and_then(|()| file.flush()).map_err(Error::io("write", path))
+}
+
+/// An error about a temporary file, as one about the file that it would have become.
+pub(crate) fn unnamed(action: &'static str, path: &Path, reason: &std::io::Error) -> Error {
+    Error::Io { action, path: path.into(), reason: reason.kind().into() }
+}
+
+fn no_directory(path: &Path, directory: &Path) -> Error {
+    let reason = std::io::Error::new(ErrorKind::NotFound, format!("there is no directory {}", directory.display()));
+    Error::Io { action: "write", path: path.into(), reason }
 }
 
 /// The directory that holds `path`, `.` for a bare name.

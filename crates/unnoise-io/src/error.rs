@@ -24,7 +24,7 @@ pub enum Error {
         at: &'static str,
     },
     /// A result that would have been overwritten.
-    #[error("{} exists already and is not overwritten without force{}", path.display(), note)]
+    #[error("{} exists already{}", path.display(), note)]
     Exists {
         /// The file or directory.
         path: PathBuf,
@@ -86,6 +86,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The function or type that refused its argument, which the message then names before the argument.
+    pub fn at(&self) -> Option<&'static str> {
+        match self {
+            Self::Argument { at, .. } => Some(at),
+            Self::Core { reason, .. } => reason.at(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn content(path: &Path, what: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Self {
         Self::Content { path: path.into(), what: what.into(), expected: expected.into(), got: got.into() }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ndarray::{Array2, ArrayD, Ix2, Ix3, Ix4, arr0};
-use unnoise_core::{Batch, Operator, OperatorConfig, OperatorSpec, Shape, check_shape};
+use unnoise_core::{Batch, Operator, OperatorConfig, OperatorSpec, Shape, check_noise_level, check_shape};
 
 use crate::image::{images_name, read_picture};
 use crate::{Array, Channels, Error, Format, Limits, Npz, Overwrite, Range, Result, read_npy, write_npz};
@@ -34,7 +34,7 @@ const OPERATOR: &str = "operator.";
 pub struct MeasurementFile {
     /// `[1, c', h', w']`.
     pub y: Batch,
-    /// Of one measured value; finite and not negative.
+    /// Of one measured value; see [`check_noise_level`].
     pub sigma_y: f64,
     /// The shape of the image, `[c, h, w]`.
     pub shape: Shape,
@@ -63,8 +63,11 @@ impl MeasurementFile {
                 _ => (),
             }
         }
-        if !is_noise_level(self.sigma_y) {
-            return bad("sigma_y", "finite and not negative", self.sigma_y.to_string());
+        if let Err(unnoise_core::Error::Argument { expected, got, .. }) = check_noise_level(self.sigma_y, "") {
+            return bad("sigma_y", &expected, got);
+        }
+        if self.y.iter().chain(self.truth.iter().flatten()).any(|v| !(*v as f32).is_finite()) {
+            return bad("y and truth", "within the range of float32", "larger numbers".into());
         }
         if let Some(truth) = self.truth.as_ref().filter(|truth| truth.shape()[1..] != self.shape) {
             return bad("truth", &format!("of shape {:?}", self.shape), format!("{:?}", &truth.shape()[1..]));
@@ -141,10 +144,8 @@ impl MeasurementFile {
             other => return Err(Error::unsupported(path, format!("the range '{}'", text_or_type(other)), "[0, 1]")),
         }
         let sigma_y = npz.require("sigma_y")?;
-        let sigma_y = number(&sigma_y).filter(|sigma| is_noise_level(*sigma)).ok_or_else(|| {
-            let got = number(&sigma_y).map_or_else(|| sigma_y.describe(), |sigma| sigma.to_string());
-            content("sigma_y", "one number, finite and not negative", got)
-        })?;
+        let sigma_y = number(&sigma_y).ok_or_else(|| content("sigma_y", "one number", sigma_y.describe()))?;
+        check_noise_level(sigma_y, "MeasurementFile").map_err(|reason| Error::Core { path: path.into(), reason })?;
         let mut operator: OperatorConfig = match npz.require("operator")? {
             Array::Text(text) => {
                 serde_json::from_str(&text).map_err(|e| content("operator", "a description in JSON", e.to_string()))?
@@ -207,10 +208,6 @@ fn shape_of(array: &Array, limits: Limits) -> std::result::Result<Shape, String>
         [c, h, w] if array.shape() == [3] && values <= limits.values => Ok([c, h, w]),
         _ => Err(format!("{} {sizes:?}", array.describe())),
     }
-}
-
-fn is_noise_level(sigma: f64) -> bool {
-    sigma.is_finite() && sigma >= 0.0
 }
 
 fn number(array: &Array) -> Option<f64> {
@@ -322,8 +319,12 @@ mod tests {
             ("format", Some(text("tiff")), "format: expected unnoise-measurement, got tiff"),
             ("version", Some(floats(&[], 2.0)), "version 2 of the measurement format is not supported yet; supported: version 1"),
             ("range", Some(text("[-1, 1]")), "the range '[-1, 1]' is not supported yet; supported: [0, 1]"),
-            ("sigma_y", Some(floats(&[], -1.0)), "sigma_y: expected one number, finite and not negative, got -1"),
-            ("sigma_y", Some(floats(&[2], 0.1)), "sigma_y: expected one number, finite and not negative, got float64 [2]"),
+            (
+                "sigma_y",
+                Some(floats(&[], -1.0)),
+                "MeasurementFile: sigma_y must be 0 (no noise) or from 1e-9 to 1e6, for pixels in [0, 1], got -1",
+            ),
+            ("sigma_y", Some(floats(&[2], 0.1)), "sigma_y: expected one number, got float64 [2]"),
             ("operator", Some(text("{\"blur\"")), "operator: expected a description in JSON, got EOF while parsing"),
             ("operator", Some(text("{\"spec\": \"blurr:2\"}")), "operator: expected a description in JSON, got "),
             ("shape", Some(Array::I64(ArrayD::from_elem(vec![3], 1 << 40))), "shape: expected three sizes c, h, w, got int64 [3]"),
@@ -353,7 +354,12 @@ mod tests {
             );
         }
         let nan = MeasurementFile { sigma_y: f64::NAN, ..example() };
-        assert!(nan.write(&dir.path().join("n.npz"), Overwrite::Never).unwrap_err().to_string().contains("sigma_y must be finite"));
+        assert!(
+            nan.write(&dir.path().join("n.npz"), Overwrite::Never)
+                .unwrap_err()
+                .to_string()
+                .contains("sigma_y must be 0 (no noise) or from")
+        );
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::atomic::{directory_of, sync_directory};
+use crate::atomic::{directory_of, sync_directory, unnamed};
 use crate::{Error, Overwrite, Result};
 
 /// An output directory that is filled beside its place and renamed into it by [`finish`](Self::finish).
@@ -41,7 +41,7 @@ impl OutDir {
         builder.prefix(&prefix).suffix(".partial");
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let partial = builder.tempdir_in(&parent).map_err(Error::io("create a directory beside", target))?;
+        let partial = builder.tempdir_in(&parent).map_err(|reason| unnamed("create", target, &reason))?;
         Ok(Self { partial, target: target.into(), marker, overwrite })
     }
 
@@ -97,7 +97,7 @@ fn check_free(target: &Path, marker: &str, overwrite: Overwrite) -> Result<()> {
         Ok(0) => Ok(()),
         Ok(_) if overwrite == Overwrite::Never => exists(String::new()),
         Ok(_) if target.join(marker).is_file() => Ok(()),
-        Ok(_) => exists(format!(", nor with it: it holds no {marker}, so it is not a result that can be made again")),
+        Ok(_) => exists(format!("; it holds no {marker}, so it is not a result that may be replaced")),
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
 
         assert_eq!(write(&target, Overwrite::Never, "one").unwrap(), target);
         let error = write(&target, Overwrite::Never, "two").unwrap_err().to_string();
-        assert!(error.ends_with("out exists already and is not overwritten without force"), "{error}");
+        assert!(error.ends_with("out exists already"), "{error}");
         write(&target, Overwrite::Force, "two").unwrap();
         assert!(target.join("two").exists() && !target.join("one").exists());
         assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);

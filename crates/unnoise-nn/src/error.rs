@@ -86,6 +86,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The function or type that refused its argument, with which the message then begins.
+    pub fn at(&self) -> Option<&'static str> {
+        match self {
+            Self::Argument { at, .. } => Some(at),
+            Self::Core(error) => error.at(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn argument(what: &'static str, expected: impl Into<String>, got: impl fmt::Debug, at: &'static str) -> Self {
         Self::Argument { what, expected: expected.into(), got: format!("{got:?}"), at }
     }

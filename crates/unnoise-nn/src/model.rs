@@ -57,6 +57,11 @@ impl DiffusionModel {
         let nested = directory.join("unet");
         let network = if nested.join(CONFIG).is_file() { nested } else { directory.to_path_buf() };
         let config_path = network.join(CONFIG);
+        if !config_path.is_file() {
+            fs::read_dir(directory).map_err(Error::io(directory))?;
+            let expected = format!("with {CONFIG}, in the root or in unet/");
+            return Err(Error::file(directory, "a model directory", expected, "one without"));
+        }
         let config = UnetConfig::from_json(parse(&read_json(&config_path)?, &config_path)?, &config_path)?;
         let weights = network.join(WEIGHTS);
         refuse_other_formats(&network, &weights)?;
@@ -203,6 +208,9 @@ fn refuse_other_formats(network: &Path, weights: &Path) -> Result<()> {
     let sharded = network.join(format!("{WEIGHTS}.index.json"));
     if sharded.is_file() {
         return Err(Error::NotSupportedYet { what: format!("{} (several files)", sharded.display()), supported: WEIGHTS.into() });
+    }
+    if !weights.exists() {
+        return Err(Error::file(network, "the weights", format!("in {WEIGHTS}"), "no such file"));
     }
     Ok(())
 }

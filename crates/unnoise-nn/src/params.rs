@@ -205,7 +205,8 @@ impl Params {
     /// # Errors
     /// [`Error::File`] for anything but whole safetensors content of finite numbers.
     pub fn from_safetensors(bytes: &[u8], path: &Path) -> Result<Self> {
-        let file = SafeTensors::deserialize(bytes).map_err(|e| Error::file(path, "the content", "a whole safetensors file", e))?;
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|e| Error::file(path, "the content", "a whole safetensors file", format!("{e} (truncated?)")))?;
         let mut params = Self::new();
         for (name, view) in file.tensors() {
             let values = to_f32(&view).ok_or_else(|| {

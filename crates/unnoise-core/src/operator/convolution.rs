@@ -87,12 +87,16 @@ impl Convolution {
     /// The convolution with `kernel` as it is, not normalised; `spec` is what the operator says of itself.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a kernel that is empty or not finite, or an empty image.
+    /// [`Error::Argument`] for a kernel that is empty, not finite or zero everywhere, or an empty image.
     pub fn new(kernel: &Array2<f64>, boundary: Boundary, shape: Shape, spec: impl Into<String>) -> Result<Self> {
         let (kh, kw) = kernel.dim();
         if kernel.is_empty() || shape.contains(&0) || kernel.iter().any(|v| !v.is_finite()) {
             let got = format!("{kh} x {kw} on an image of {shape:?}");
             let expected = "finite, and neither it nor the image empty".into();
+            return Err(Error::Argument { what: "kernel", expected, got, at: "Convolution::new" });
+        }
+        if kernel.iter().all(|v| *v == 0.0) {
+            let (expected, got) = ("something that lets the image through".into(), format!("{kh} x {kw} zeros"));
             return Err(Error::Argument { what: "kernel", expected, got, at: "Convolution::new" });
         }
         let [c, h, w] = shape;

@@ -6,7 +6,7 @@ use super::{Capability, Operator, Svd};
 use crate::{Batch, Shape};
 
 /// The uses of an operator, image by image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct OperatorCalls {
     /// `A x`.
     pub forward: u64,

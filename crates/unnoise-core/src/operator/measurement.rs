@@ -31,7 +31,14 @@ impl<'a> Measurement<'a> {
             return Err(Error::Shape { what: "y", expected: vec![1, c, h, w], got: y.shape().to_vec(), at });
         }
         check_finite(&y, "y", at)?;
-        check_sigma_y(sigma_y, at)?;
+        if !(sigma_y >= 0.0 && sigma_y.is_finite()) {
+            return Err(Error::Argument {
+                what: "sigma_y",
+                expected: "finite and not negative".into(),
+                got: sigma_y.to_string(),
+                at,
+            });
+        }
         Ok(Self { op, y, sigma_y })
     }
 
@@ -44,9 +51,11 @@ impl<'a> Measurement<'a> {
     /// `A 1` is 1 for masks, normalised kernels and averages, and not for operators in general.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), and [`check_noise_level`].
     pub fn from_unit_range(op: &'a dyn Operator, y: &Batch, sigma_y: f64) -> Result<Self> {
-        check_shape(y, op.output_shape(), "y", "Measurement::from_unit_range")?;
+        let at = "Measurement::from_unit_range";
+        check_shape(y, op.output_shape(), "y", at)?;
+        check_noise_level(sigma_y, at)?;
         Self::new(op, 2.0 * y - of_ones(op), 2.0 * sigma_y)
     }
 
@@ -67,7 +76,7 @@ impl<'a> Measurement<'a> {
 ///
 /// # Errors
 /// [`Error::Shape`] for images of another shape or another number than the streams, [`Error::NotFinite`] for one that is not finite,
-/// [`Error::Argument`] unless `sigma_y` is finite and not negative.
+/// and those of [`check_noise_level`].
 pub fn simulate(op: &dyn Operator, x: &Batch, sigma_y: f64, streams: &Streams) -> Result<Batch> {
     let at = "simulate";
     check_shape(x, op.input_shape(), "x", at)?;
@@ -77,15 +86,23 @@ pub fn simulate(op: &dyn Operator, x: &Batch, sigma_y: f64, streams: &Streams) -
         return Err(Error::Shape { what: "x", expected: vec![streams.len(), c, h, w], got: x.shape().to_vec(), at });
     }
     check_finite(x, "x", at)?;
-    check_sigma_y(sigma_y, at)?;
+    check_noise_level(sigma_y, at)?;
     Ok(op.forward(x) + sigma_y * streams.clone().normal(0, Purpose::Measurement, n, op.output_shape()))
 }
 
-fn check_sigma_y(sigma_y: f64, at: &'static str) -> Result<()> {
-    if sigma_y >= 0.0 && sigma_y.is_finite() {
+/// Refuses a noise level that no measurement of an image in `[0, 1]` has: `at` is who asks.
+///
+/// 0 is a measurement without noise. A level below 1e-9 cannot be told from that in a `y` of single precision, and one above 1e6 leaves nothing
+/// of an image; their squares would leave the numbers in which methods compute.
+///
+/// # Errors
+/// [`Error::Argument`] unless `sigma_y` is 0 or from 1e-9 to 1e6.
+pub fn check_noise_level(sigma_y: f64, at: &'static str) -> Result<()> {
+    if sigma_y == 0.0 || (1e-9..=1e6).contains(&sigma_y) {
         return Ok(());
     }
-    Err(Error::Argument { what: "sigma_y", expected: "finite and not negative".into(), got: sigma_y.to_string(), at })
+    let got = if sigma_y.abs() < 1e9 { sigma_y.to_string() } else { format!("{sigma_y:e}") };
+    Err(Error::Argument { what: "sigma_y", expected: "0 (no noise) or from 1e-9 to 1e6, for pixels in [0, 1]".into(), got, at })
 }
 
 /// `A 1`.
@@ -155,6 +172,13 @@ mod tests {
             assert!(Measurement::new(&op, y.clone(), sigma_y).is_err(), "{y} {sigma_y}");
             assert!(Measurement::from_unit_range(&op, &y, sigma_y).is_err(), "{y} {sigma_y}");
         }
+        let one = Array4::zeros((1, 1, 1, 2));
         assert!(simulate(&op, &Array4::zeros((2, 1, 1, 2)), 0.1, &Streams::new(0, 0..1)).is_err());
+        for (sigma_y, valid) in
+            [(0.0, true), (1e-9, true), (1e6, true), (1e-10, false), (1e7, false), (-0.1, false), (f64::NAN, false)]
+        {
+            assert_eq!(simulate(&op, &one, sigma_y, &Streams::new(0, 0..1)).is_ok(), valid, "{sigma_y}");
+            assert_eq!(Measurement::from_unit_range(&op, &one, sigma_y).is_ok(), valid, "{sigma_y}");
+        }
     }
 }

@@ -206,7 +206,11 @@ impl FromStr for OperatorSpec {
                 boundary: options.boundary()?,
             },
             ("blur", head) if !head.is_empty() => {
-                Self::BlurFile { file: file(), sum: options.real("sum")?, boundary: options.boundary()? }
+                let sum = options.real("sum")?;
+                if sum == Some(0.0) {
+                    return Err(argument("sum", "other than 0, so that something comes through", "0"));
+                }
+                Self::BlurFile { file: file(), sum, boundary: options.boundary()? }
             }
             ("downsample", factor) if !factor.is_empty() => Self::Downsample {
                 factor: integer("downsample", factor)?,
@@ -348,9 +352,10 @@ impl OperatorConfig {
             OperatorSpec::BlurFile { sum, boundary, .. } => {
                 let mut kernel = self.array()?;
                 if let Some(sum) = sum {
-                    let own = kernel.sum();
-                    if own == 0.0 {
-                        return Err(argument("kernel", "of a sum that can be scaled", "a sum of 0"));
+                    let (own, size) = (kernel.sum(), kernel.iter().map(|v| v.abs()).sum::<f64>());
+                    // Below, the sum is rounding, and the scaled kernel would be too.
+                    if own.abs() <= 1e-12 * size {
+                        return Err(argument("kernel", "of a sum that can be scaled", &format!("a sum of {own}")));
                     }
                     kernel *= sum / own;
                 }

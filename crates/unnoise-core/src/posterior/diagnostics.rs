@@ -13,6 +13,21 @@ pub struct Diagnostics {
     pub particles: Option<ParticleReport>,
 }
 
+impl Diagnostics {
+    /// Adds those of other samples, drawn after these.
+    pub fn add(&mut self, other: Self) {
+        match (&mut self.solver, other.solver) {
+            (Some(solver), Some(other)) => solver.add(&other),
+            (solver, other) => *solver = solver.or(other),
+        }
+        match (&mut self.particles, other.particles) {
+            (Some(particles), Some(other)) => particles.add(other),
+            (particles @ None, other) => *particles = other,
+            (Some(_), None) => (),
+        }
+    }
+}
+
 /// How the linear solves of a run went, over all samples and steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct SolverReport {
@@ -55,4 +70,35 @@ pub struct ParticleReport {
     pub resampled: Vec<usize>,
     /// `[sample]`: the number of different ancestors at the start of the run that the final particles descend from.
     pub ancestors: Vec<usize>,
+}
+
+impl ParticleReport {
+    /// Adds other samples, drawn after these with as many particles.
+    pub fn add(&mut self, other: Self) {
+        self.effective.extend(other.effective);
+        self.resampled.extend(other.resampled);
+        self.ancestors.extend(other.ancestors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_become_a_whole() {
+        let solver =
+            |solves, residual| SolverReport { solves, products: 2 * solves, worst_residual: residual, ..Default::default() };
+        let particles =
+            |size: f64| ParticleReport { particles: 4, effective: vec![vec![size]], resampled: vec![1], ancestors: vec![2] };
+        let part =
+            |solves, residual, size| Diagnostics { solver: Some(solver(solves, residual)), particles: Some(particles(size)) };
+        let mut whole = Diagnostics::default();
+        whole.add(part(3, 0.1, 1.5));
+        whole.add(part(4, 0.05, 3.0));
+        whole.add(Diagnostics::default());
+        assert_eq!(whole.solver, Some(solver(7, 0.1)));
+        let all = whole.particles.unwrap();
+        assert_eq!((all.effective, all.resampled, all.ancestors), (vec![vec![1.5], vec![3.0]], vec![1, 1], vec![2, 2]));
+    }
 }

@@ -83,8 +83,15 @@ fn parse<T: Default + Serialize + DeserializeOwned>(at: &'static str, kind: &'st
         known.sort();
         return Err(unknown(kind, name, known));
     }
+    let read = |settings: Map<String, Value>| serde_json::from_value::<T>(Value::Object(settings));
+    // One at a time, so that the message can name it.
+    for (key, value) in given {
+        let mut one = all.clone();
+        let default = one.insert(key.clone(), value.clone()).unwrap_or_default();
+        read(one).map_err(|_| wrong("of their types", format!("{key} = {value}, whose default is {default}")))?;
+    }
     all.extend(given.clone());
-    serde_json::from_value(Value::Object(all)).map_err(|error| wrong("of the settings' types", error.to_string()))
+    read(all).map_err(|error| wrong("of their types", error.to_string()))
 }
 
 fn object(settings: &impl Serialize) -> Map<String, Value> {
@@ -124,6 +131,13 @@ mod tests {
                 r#"{"particle": 1}"#,
                 "unknown setting of tds 'particle'; known: clamp, eta, particles, prior_variance, resample_below",
             ),
+            ("ddnm-plus", r#"{"eta": "a"}"#, r#"ddnm-plus: settings must be of their types, got eta = "a", whose default is 0.85"#),
+            (
+                "mmps",
+                r#"{"solver": "lu"}"#,
+                r#"mmps: settings must be of their types, got solver = "lu", whose default is "gmres""#,
+            ),
+            ("tds", r#"{"particles": 1.5}"#, "tds: settings must be of their types, got particles = 1.5, whose default is 16"),
             ("pigdm", "[]", "pigdm: settings must be a JSON object, got []"),
             ("mmps", r#"{"sampler": "no"}"#, "unknown sampler 'no'; known: ddpm, ddim, euler, heun, edm, dpmpp-2m"),
         ] {

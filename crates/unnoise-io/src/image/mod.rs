@@ -31,6 +31,19 @@ pub enum Format {
 }
 
 impl Format {
+    /// Every format.
+    pub const ALL: [Self; 4] = [Self::Png, Self::Jpeg, Self::Npy, Self::Npz];
+
+    /// The ending that files of this format usually have, without its dot.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Npy => "npy",
+            Self::Npz => "npz",
+        }
+    }
+
     /// The format that the ending of `path` names, in any case.
     ///
     /// # Errors
@@ -43,7 +56,7 @@ impl Format {
             Some("npy") => Ok(Self::Npy),
             Some("npz") => Ok(Self::Npz),
             Some(other) => Err(Error::unsupported(path, format!("the file type '.{other}'"), ".png, .jpg, .jpeg, .npy and .npz")),
-            None => Err(Error::unsupported(path, "a name without an ending", ".png, .jpg, .jpeg, .npy and .npz")),
+            None => Err(Error::unsupported(path, "a file without an ending to its name", ".png, .jpg, .jpeg, .npy and .npz")),
         }
     }
 }
@@ -115,6 +128,7 @@ pub struct ReadOptions {
 /// [`Error::Content`] for damaged files, for shapes that are no images, for pixels that are not finite or outside `options.stored` (by
 /// more than 0.001 of its width); [`Error::Limit`], [`Error::Unsupported`], [`Error::Io`].
 pub fn read_images(path: &Path, options: ReadOptions) -> Result<Batch> {
+    check_is_file(path)?;
     let (unit, what) = match Format::of(path)? {
         Format::Png | Format::Jpeg => (read_picture(path, options.limits)?.insert_axis(Axis(0)), "the image"),
         Format::Npy => (images_of_array(read_npy(path, options.limits)?, options.stored, path)?, "the array"),
@@ -146,6 +160,7 @@ pub fn read_images(path: &Path, options: ReadOptions) -> Result<Batch> {
 /// # Errors
 /// [`Error::Content`] if it is not four-dimensional, not numeric or not finite; as [`read_npy`](crate::read_npy).
 pub fn read_batch(path: &Path, limits: Limits) -> Result<Batch> {
+    check_is_file(path)?;
     let array = match Format::of(path) {
         Ok(Format::Npz) => {
             let mut npz = Npz::open(path, limits)?;
@@ -157,10 +172,16 @@ pub fn read_batch(path: &Path, limits: Limits) -> Result<Batch> {
     let described = array.describe();
     let batch = array.to_f64().and_then(|a| a.into_dimensionality::<Ix4>().ok());
     let batch = batch.ok_or_else(|| Error::content(path, "the array", "numbers [n, c, h, w]", described))?;
-    match batch.iter().position(|v| !v.is_finite()) {
-        Some(place) => Err(Error::content(path, "the array", "finite numbers", format!("NaN or infinity at flat index {place}"))),
+    match batch.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        Some(((n, c, h, w), v)) => Err(Error::content(path, "the array", "finite numbers", format!("{v} at [{n}, {c}, {h}, {w}]"))),
         None => Ok(batch),
     }
+}
+
+/// Refuses what is not there, and a directory, whatever its name ends in.
+fn check_is_file(path: &Path) -> Result<()> {
+    let there = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    if there.is_dir() { Err(Error::io("read", path)(std::io::ErrorKind::IsADirectory.into())) } else { Ok(()) }
 }
 
 /// The name of the array that holds an archive's images.

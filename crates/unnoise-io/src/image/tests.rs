@@ -147,7 +147,9 @@ fn refusals_are_one_clear_line() {
         (bytes("text.png", b"hello"), ReadOptions::default(), "the image: expected a PNG or JPEG, got something else"),
         (bytes("a.png", b"GIF89a......"), ReadOptions::default(), "Gif is not supported yet; supported: PNG, JPEG, .npy and .npz"),
         (bytes("a.tiff", b"II*\0"), ReadOptions::default(), "the file type '.tiff' is not supported yet"),
-        (bytes("plain", b""), ReadOptions::default(), "a name without an ending is not supported yet"),
+        (bytes("plain", b""), ReadOptions::default(), "a file without an ending to its name is not supported yet"),
+        (dir.path().join("missing"), ReadOptions::default(), "missing: No such file or directory"),
+        (dir.path().to_path_buf(), ReadOptions::default(), "is a directory"),
         (fixture("rgb.png"), small, "the image is 3 x 2, above the limit of 17 values"),
         (
             fixture("types.npz"),

@@ -56,6 +56,30 @@ impl CsvLog {
         Self::append(path, columns.len())
     }
 
+    /// The steps and values of one column of a log; none if there is no log yet. A row that a crash cut short is left out.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if the file has no such column or a row without a number there; [`Error::Io`].
+    pub fn column(path: &Path, name: &str) -> Result<Vec<(u64, f64)>> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::reading(path, "the log", e)),
+        };
+        let mut rows = text.split_inclusive('\n').filter_map(|row| row.strip_suffix('\n'));
+        let head = rows.next().unwrap_or_default();
+        let wrong =
+            |expected: String, got: &str| Error::content(path, "the log", expected, got.chars().take(80).collect::<String>());
+        let index = head.split(',').position(|column| column == name).filter(|index| *index > 0);
+        let index = index.ok_or_else(|| wrong(format!("a column {name}"), head))?;
+        let parse = |row: &str| {
+            let mut cells = row.split(',');
+            let step = cells.next()?.parse().ok()?;
+            Some((step, cells.nth(index - 1)?.parse().ok()?))
+        };
+        rows.map(|row| parse(row).ok_or_else(|| wrong(format!("a step and a number for {name}"), row))).collect()
+    }
+
     fn append(path: &Path, columns: usize) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(path).map_err(Error::io("write", path))?;
         Ok(Self { file, path: path.into(), columns })

@@ -120,6 +120,6 @@ fn zip_error(path: &Path, what: &str, error: ZipError) -> Error {
         ZipError::UnsupportedArchive(detail) => {
             Error::unsupported(path, format!("{what}: {detail}"), "stored and deflated entries")
         }
-        other => Error::content(path, what, "an .npz archive", format!("something else or a truncated one ({other})")),
+        _ => Error::content(path, what, "an .npz archive", "something else or a truncated one"),
     }
 }

@@ -40,6 +40,12 @@ impl ImagesSummary {
     pub fn of(images: &TrainingImages) -> Self {
         Self { count: images.len(), shape: images.shape(), range: images.range(), sha256: images.fingerprint() }
     }
+
+    /// In words.
+    fn describe(&self) -> String {
+        let Self { count, shape, range: [low, high], sha256 } = self;
+        format!("{count} of shape {shape:?} in [{low}, {high}] with SHA-256 {}", sha256.get(..12).unwrap_or(sha256))
+    }
 }
 
 /// A run at rest.
@@ -157,7 +163,8 @@ impl Trainer {
         adjust(&mut config);
         let got = ImagesSummary::of(&images);
         if got != expected {
-            return Err(Error::argument("the images", format!("those of the run, {expected:?}"), got, "Trainer::resume"));
+            let (expected, got) = (format!("those of the run, {}", expected.describe()), got.describe());
+            return Err(Error::Argument { what: "the images", expected, got, at: "Trainer::resume" });
         }
         Self::with_state(config, images, state, device)
     }
