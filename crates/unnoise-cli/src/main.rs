@@ -4,8 +4,10 @@
 mod args;
 mod commands;
 mod interrupt;
+mod message;
 mod output;
 mod progress;
+mod summary;
 
 use std::process::ExitCode;
 
@@ -49,21 +51,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
+            eprintln!("error: {}", message::one_line(&error));
             // 128 + SIGINT, as a shell reports a program that Ctrl-C ended.
             ExitCode::from(if interrupt::requested() { 130 } else { 1 })
         }
     }
-}
-
-/// The error and its causes; a cause that the message before it already tells is left out.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !line.contains(&cause) {
-            line += if line.is_empty() { "" } else { ": " };
-            line += &cause;
-        }
-    }
-    line
 }

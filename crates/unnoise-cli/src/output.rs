@@ -1,11 +1,12 @@
-//! What goes to stdout, and arrays in the format that a file's name says.
+//! What commands leave behind: a summary, and files that are checked before the work and written after it.
 
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use unnoise::core::Batch;
-use unnoise::io::{Array, Error, Format, Overwrite, write_npy, write_npz};
+use unnoise::io::{Array, Format, Overwrite, write_npy, write_npz};
 
 /// Prints text on stdout; a full disk or a closed pipe is an error like any other.
 pub(crate) fn print(text: &str) -> Result<()> {
@@ -13,16 +14,49 @@ pub(crate) fn print(text: &str) -> Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("stdout cannot be written")
 }
 
+/// Says what a command has done: one JSON object on stdout if asked for, else a line on stderr.
+pub(crate) fn report(json: bool, summary: &Value, text: &str) -> Result<()> {
+    if json {
+        return print(&format!("{summary}\n"));
+    }
+    eprintln!("{text}");
+    Ok(())
+}
+
+/// "1 image", "2 images".
+pub(crate) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Refuses an output file that could not be written, before the work: one of a format that is not in `formats`, one that exists, or one in
+/// a directory that does not.
+pub(crate) fn check(path: &Path, formats: &[Format], force: bool) -> Result<Overwrite> {
+    let names = formats.iter().map(|format| format!(".{}", format.name())).collect::<Vec<_>>().join(", ");
+    match Format::of(path) {
+        Ok(format) if formats.contains(&format) => (),
+        _ => bail!("the output's name must end in one of {names}, got {}", path.display()),
+    }
+    if path.is_dir() {
+        bail!("the output {} is a directory", path.display());
+    }
+    // What is neither file nor directory, a pipe or a device, is written to.
+    if path.is_file() && !force {
+        bail!("{} exists already; --force replaces it", path.display());
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
+            bail!("{} cannot be written: there is no directory {}", path.display(), parent.display())
+        }
+        _ => Ok(Overwrite::from_flag(force)),
+    }
+}
+
 /// Writes an array of any values, `.npy` or `.npz` (where it is called `output`).
 pub(crate) fn write_array(path: &Path, batch: &Batch, overwrite: Overwrite) -> Result<()> {
     let array = Array::from(batch.view().into_dyn());
     match Format::of(path)? {
-        Format::Npy => write_npy(path, &array, overwrite)?,
         Format::Npz => write_npz(path, [("output", &array)], overwrite)?,
-        Format::Png | Format::Jpeg => {
-            let what = "an array of any values as a picture".into();
-            return Err(Error::Unsupported { path: path.into(), what, supported: ".npy and .npz".into() }.into());
-        }
+        _ => write_npy(path, &array, overwrite)?,
     }
     Ok(())
 }

@@ -13,3 +13,10 @@ pub(crate) fn bar(name: &'static str, length: u64) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
 }
+
+/// Says how far a run is in a line of its own where there is no bar, as in a log.
+pub(crate) fn log(bar: &ProgressBar, text: impl FnOnce() -> String) {
+    if bar.is_hidden() {
+        eprintln!("{}", text());
+    }
+}

@@ -28,9 +28,26 @@ pub enum Error {
         /// The function that was called.
         at: &'static str,
     },
+    /// A model that does not say how large its images are.
+    #[error("{model}: the side of the images stands neither in its config.json (sample_size) nor was it given")]
+    ImageSize {
+        /// The model's name.
+        model: String,
+    },
 }
 
 impl Error {
+    /// The function or type that refused its argument, which the message names before the argument.
+    pub fn at(&self) -> Option<&'static str> {
+        match self {
+            Self::Core(error) => error.at(),
+            Self::Network(error) => error.at(),
+            Self::File(error) => error.at(),
+            Self::Argument { at, .. } => Some(at),
+            Self::ImageSize { .. } => None,
+        }
+    }
+
     /// Whether the run was stopped by its observer.
     pub fn is_stopped(&self) -> bool {
         matches!(self, Self::Core(unnoise_core::Error::Stopped { .. }))

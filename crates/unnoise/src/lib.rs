@@ -8,21 +8,25 @@
 
 mod bench;
 mod error;
+mod grid_kind;
 mod measured;
 mod prior;
 mod reconstruct;
 mod report;
 mod sampling;
 mod training;
+mod watch;
 
 pub use bench::*;
 pub use error::*;
+pub use grid_kind::*;
 pub use measured::*;
 pub use prior::*;
 pub use reconstruct::*;
 pub use report::*;
 pub use sampling::*;
 pub use training::*;
+pub use watch::*;
 
 pub use unnoise_core as core;
 pub use unnoise_io as io;

@@ -50,9 +50,18 @@ impl Prior {
     /// The prior in a model directory, as `unnoise train` or diffusers wrote it.
     ///
     /// # Errors
-    /// [`Error::Network`] for a directory that is none or is damaged; [`Error::Argument`] for a model without an image size.
+    /// [`Error::Network`] for a directory that is none or is damaged; [`Error::ImageSize`] for a model that does not say how large its images
+    /// are.
     pub fn load(directory: &Path, device: &Device) -> Result<Self> {
-        Self::new(&directory.display().to_string(), DiffusionModel::read(directory)?, device)
+        Self::new(&directory.display().to_string(), DiffusionModel::read(directory)?, None, device)
+    }
+
+    /// The prior in a model directory; its images are of `sides`, `[h, w]`, where the model does not say.
+    ///
+    /// # Errors
+    /// [`Error::Network`] for a directory that is none or is damaged.
+    pub fn load_for(directory: &Path, sides: [usize; 2], device: &Device) -> Result<Self> {
+        Self::new(&directory.display().to_string(), DiffusionModel::read(directory)?, Some(sides), device)
     }
 
     /// The built-in prior of handwritten digits, 32x32, trained on 9,000 digits of MNIST (`models/digits/`).
@@ -60,18 +69,16 @@ impl Prior {
     /// # Errors
     /// None in a binary that passed its tests.
     pub fn digits(device: &Device) -> Result<Self> {
-        Self::new(DIGITS, digits_model()?, device)
+        Self::new(DIGITS, digits_model()?, None, device)
     }
 
-    /// The prior of a model.
+    /// The prior of a model, on images of `sides`, `[h, w]`, where its configuration states none (`sample_size`).
     ///
     /// # Errors
-    /// [`Error::Network`] for a model without a scheduler configuration; [`Error::Argument`] for one without an image size.
-    pub fn new(name: &str, model: DiffusionModel, device: &Device) -> Result<Self> {
-        let Some([h, w]) = model.config.sample_size.map(SampleSize::sides) else {
-            let (expected, got) = ("in the model's config.json".into(), "none".into());
-            return Err(Error::Argument { what: "sample_size", expected, got, at: "Prior::new" });
-        };
+    /// [`Error::Network`] for a model without a scheduler configuration; [`Error::ImageSize`] where neither states the sides.
+    pub fn new(name: &str, model: DiffusionModel, sides: Option<[usize; 2]>, device: &Device) -> Result<Self> {
+        let stated = model.config.sample_size.map(SampleSize::sides);
+        let [h, w] = stated.or(sides).ok_or_else(|| Error::ImageSize { model: name.into() })?;
         Ok(Self {
             name: name.into(),
             shape: [model.config.in_channels, h, w],

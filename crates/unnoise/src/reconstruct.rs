@@ -1,67 +1,17 @@
 //! Posterior samples of a measured image.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use ndarray::{Axis, concatenate};
 use serde_json::Value;
 use unnoise_core::{
-    Batch, Clamped, Counted, CountedOperator, Denoiser, Drawn, Grid, Measurement, Streams, chi_square, default_settings,
-    method_by_name, psnr, ssim,
+    Batch, Clamped, Counted, CountedOperator, Diagnostics, Drawn, Evaluations, Interruptible, Measurement, OperatorCalls, Streams,
+    chi_square, default_settings, method_by_name, norm_sq, psnr, ssim,
 };
 use unnoise_io::{Picture, Range, ReconstructionView};
 
-use crate::{Error, MeasuredImage, Pair, Prior, Report, Result};
-
-/// Where the steps of a run are placed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GridKind {
-    /// Equal steps of the schedule's time.
-    #[default]
-    Uniform,
-    /// Equal steps of `(sigma / alpha)^(1/7)`.
-    Karras,
-    /// Equal steps of the logarithm of the signal-to-noise ratio.
-    LogSnr,
-}
-
-impl GridKind {
-    /// Every grid.
-    pub const ALL: [Self; 3] = [Self::Uniform, Self::Karras, Self::LogSnr];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uniform => "uniform",
-            Self::Karras => "karras",
-            Self::LogSnr => "log-snr",
-        }
-    }
-
-    /// The grid of this name.
-    ///
-    /// # Errors
-    /// [`Error::Core`] with the names that exist.
-    pub fn by_name(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let known = Self::ALL.map(|kind| kind.name().into()).to_vec();
-            unnoise_core::Error::Unknown { kind: "grid", name: name.into(), known }.into()
-        })
-    }
-
-    /// The grid of `steps` steps on the prior's schedule.
-    ///
-    /// # Errors
-    /// Those of [`Grid`].
-    pub fn grid(self, prior: &dyn Denoiser, steps: usize) -> Result<Grid> {
-        let schedule = prior.schedule();
-        Ok(match self {
-            Self::Uniform => Grid::uniform(schedule, steps)?,
-            Self::Karras => Grid::karras(schedule, steps)?,
-            Self::LogSnr => Grid::log_snr(schedule, steps)?,
-        })
-    }
-}
+use crate::watch::Watch;
+use crate::{Error, GridKind, MeasuredImage, Pair, Prior, ReconstructObserver, Report, Result};
 
 /// How a reconstruction is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,21 +47,6 @@ impl Default for ReconstructConfig {
     }
 }
 
-/// How far a reconstruction is.
-#[derive(Clone, Copy, Debug)]
-pub struct ReconstructProgress {
-    /// Samples that are finished.
-    pub samples_done: usize,
-    /// Samples in work.
-    pub samples_active: usize,
-    /// All samples.
-    pub samples: usize,
-    /// Steps done on those in work.
-    pub step: usize,
-    /// Steps of each.
-    pub steps: usize,
-}
-
 /// Posterior samples and what they say. All arrays are in `[0, 1]` pixels, not clipped.
 #[derive(Clone, Debug)]
 pub struct Reconstruction {
@@ -129,7 +64,10 @@ pub struct Reconstruction {
 /// [`Measurement::from_unit_range`] gives them).
 ///
 /// Where the prior's configuration clips its estimates of the clean image (`clip_sample`), they are clipped here too, and methods that can clamp
-/// do so unless their settings say otherwise. Samples are drawn `config.batch` at a time. When `observer` breaks, what is finished is returned, if it is at least one batch.
+/// do so unless their settings say otherwise. Samples are drawn `config.batch` at a time.
+///
+/// `observer` is asked after every step, and before every evaluation of the network and every vector-Jacobian product within one. When it
+/// breaks, the run ends there, and what is finished is returned, if it is at least one batch.
 ///
 /// # Errors
 /// [`Error::Argument`] for an operator on images of another shape than the prior's, or no samples; those of the method and the
@@ -139,36 +77,33 @@ pub fn reconstruct(
     measurement: &Measurement<'_>,
     truth: Option<&Batch>,
     config: &ReconstructConfig,
-    observer: &mut dyn FnMut(&ReconstructProgress) -> ControlFlow<()>,
+    observer: &mut ReconstructObserver<'_>,
 ) -> Result<Reconstruction> {
     check(prior, measurement, config)?;
     let started = Instant::now();
     let settings = settings_for(prior, config)?;
     let method = method_by_name(&config.method, &settings)?;
+    let grid = config.grid.grid(prior, config.steps)?;
+    let watch = Watch::new(config, observer);
     let counted_prior = Counted::new(prior);
-    let denoiser = Clamped::new(&counted_prior, prior.clip_limit().unwrap_or(f64::INFINITY));
+    let clamped = Clamped::new(&counted_prior, prior.clip_limit().unwrap_or(f64::INFINITY));
+    let denoiser = Interruptible::new(clamped, || watch.go_on());
     let op = CountedOperator::new(measurement.op);
     let counted = Measurement::new(&op, measurement.y.clone(), measurement.sigma_y)?;
-    let grid = config.grid.grid(prior, config.steps)?;
     let mut parts: Vec<Batch> = Vec::new();
-    let mut diagnostics = Vec::new();
+    let mut diagnostics = Diagnostics::default();
+    let (mut evaluations, mut operator_calls) = (Evaluations::default(), OperatorCalls::default());
     let mut done = 0;
     while done < config.samples {
         let active = config.batch.min(config.samples - done);
         let streams = Streams::new(config.seed, done as u32..(done + active) as u32);
-        let mut watch = |p: &unnoise_core::Progress<'_>| {
-            observer(&ReconstructProgress {
-                samples_done: done,
-                samples_active: active,
-                samples: config.samples,
-                step: p.step + 1,
-                steps: p.steps,
-            })
-        };
-        match method.sample(&denoiser, &counted, &grid, &streams, &mut watch) {
+        watch.start(done, active);
+        match method.sample(&denoiser, &counted, &grid, &streams, &mut |p| watch.step(p.step + 1)) {
             Ok(Drawn { x0, diagnostics: of_part }) => {
                 parts.push(x0);
-                diagnostics.push(serde_json::to_value(of_part).unwrap_or(Value::Null));
+                diagnostics.add(of_part);
+                // Those of a batch that is stopped belong to no sample.
+                (evaluations, operator_calls) = (counted_prior.evaluations(), op.calls());
             }
             Err(unnoise_core::Error::Stopped { .. }) if !parts.is_empty() => break,
             Err(error) => return Err(error.into()),
@@ -177,8 +112,7 @@ pub fn reconstruct(
     }
     let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
     let samples = concatenate(Axis(0), &views).unwrap_or_default();
-    let calls = op.calls();
-    let evaluations = counted_prior.evaluations();
+    let residual_rms = residual_rms(measurement, &samples);
     let chi_square = (measurement.sigma_y > 0.0).then(|| chi_square(measurement, &samples)).transpose()?;
     let samples = to_unit(&samples);
     let (mean, deviation) = moments(&samples);
@@ -200,15 +134,16 @@ pub fn reconstruct(
         grid: config.grid.name(),
         batch: config.batch,
         evaluations: Pair { forward: evaluations.forward, adjoint: evaluations.vjp },
-        operator_calls: Pair { forward: calls.forward, adjoint: calls.adjoint },
+        operator_calls,
         seconds: started.elapsed().as_secs_f64(),
         chi_square,
+        residual_rms,
         chi_square_deviation: (2.0 / measurement.op.measured() as f64).sqrt(),
         measured: measurement.op.measured(),
         mean_deviation: deviation.mean().unwrap_or(0.0),
         psnr: truth.map(|truth| psnr(&clipped, truth, 1.0)).transpose()?.map(|v| v[0]),
         ssim: truth.map(|truth| ssim(&clipped, truth, 1.0)).transpose()?.map(|v| v[0]),
-        diagnostics: Value::Array(diagnostics),
+        diagnostics,
     };
     Ok(Reconstruction { samples, mean, deviation, report })
 }
@@ -241,7 +176,8 @@ fn check(prior: &Prior, measurement: &Measurement<'_>, config: &ReconstructConfi
     let argument = |what, expected: String, got: String| Error::Argument { what, expected, got, at: "reconstruct" };
     let (shape, wanted) = (measurement.op.input_shape(), prior.shape());
     if shape != wanted {
-        return Err(argument("the measured image", format!("{wanted:?} as the prior's"), format!("{shape:?}")));
+        let expected = format!("of shape {wanted:?} [c, h, w], as the prior's images");
+        return Err(argument("the measured image", expected, format!("{shape:?}")));
     }
     if config.samples == 0 || config.samples > 1 << 20 {
         return Err(argument("the number of samples", "1 to 1048576".into(), config.samples.to_string()));
@@ -250,6 +186,13 @@ fn check(prior: &Prior, measurement: &Measurement<'_>, config: &ReconstructConfi
         return Err(argument("the batch", "at least 1".into(), "0".into()));
     }
     Ok(())
+}
+
+/// The root mean square of `y - A x` for each sample, in the units of images in `[0, 1]`; for samples in the model's.
+fn residual_rms(measurement: &Measurement<'_>, samples: &Batch) -> Vec<f64> {
+    let residuals = measurement.op.forward(samples) - &measurement.y;
+    let m = measurement.op.measured() as f64;
+    norm_sq(&residuals).into_iter().map(|sum| 0.5 * (sum / m).sqrt()).collect()
 }
 
 fn moments(samples: &Batch) -> (Batch, Batch) {

@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use unnoise_core::{Diagnostics, OperatorCalls};
 
-/// A count of network evaluations or operator calls.
+/// A count of network evaluations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Pair {
-    /// Forward evaluations (of the network, of the operator).
+    /// Forward evaluations.
     pub forward: u64,
-    /// Vector-Jacobian products of the network, or adjoint calls of the operator.
+    /// Vector-Jacobian products.
     pub adjoint: u64,
 }
 
@@ -47,13 +48,15 @@ pub struct Report {
     pub batch: usize,
     /// Network evaluations of all samples: posterior means, vector-Jacobian products.
     pub evaluations: Pair,
-    /// Operator calls of all samples: `A`, `A^T`, image by image.
-    pub operator_calls: Pair,
+    /// Operator calls of all samples, image by image.
+    pub operator_calls: OperatorCalls,
     /// Wall-clock seconds.
     pub seconds: f64,
     /// `|y - A x|^2 / (m sigma_y^2)` of each sample; absent for `sigma_y = 0`.
     pub chi_square: Option<Vec<f64>>,
-    /// What a true posterior sample shows: 1 give or take `sqrt(2 / m)`.
+    /// The root mean square of `y - A x` of each sample, in `[0, 1]` pixels; the noise's own is `sigma_y`.
+    pub residual_rms: Vec<f64>,
+    /// What a true posterior sample's chi-square shows: 1 give or take `sqrt(2 / m)`.
     pub chi_square_deviation: f64,
     /// The number of measured values, `m`.
     pub measured: usize,
@@ -63,6 +66,6 @@ pub struct Report {
     pub psnr: Option<f64>,
     /// SSIM of the clipped mean (11x11 Gaussian window of 1.5 pixels, data range 1), where the truth is known.
     pub ssim: Option<f64>,
-    /// What the method tells about its run: solver residuals, effective sample sizes.
-    pub diagnostics: Value,
+    /// What the method tells about its run, over all samples: solver residuals, effective sample sizes.
+    pub diagnostics: Diagnostics,
 }

@@ -52,14 +52,14 @@ pub fn draw(
 ) -> Result<Drawing> {
     let shape = prior.shape();
     let n = start.map_or(config.n, |start| start.dim().0);
-    if n == 0 || n > 1 << 20 || config.batch == 0 {
-        let got = format!("{n} and {}", config.batch);
-        return Err(Error::Argument {
-            what: "the numbers of samples and of samples at a time",
-            expected: "1 to 1048576 and at least 1".into(),
-            got,
-            at: "draw",
-        });
+    let argument = |what, expected: &str, got: usize| {
+        Err(Error::Argument { what, expected: expected.into(), got: got.to_string(), at: "draw" })
+    };
+    if n == 0 || n > 1 << 20 {
+        return argument("the number of images", "1 to 1048576", n);
+    }
+    if config.batch == 0 {
+        return argument("the batch", "at least 1", 0);
     }
     if let Some(start) = start {
         check_shape(start, shape, "the starting noise", "draw")?;
@@ -67,6 +67,7 @@ pub fn draw(
     let grid = prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?;
     let denoiser = Counted::new(prior);
     let mut parts: Vec<Batch> = Vec::new();
+    let mut evaluations = Evaluations::default();
     for first in (0..n).step_by(config.batch) {
         let end = n.min(first + config.batch);
         let mut streams = Streams::new(config.seed, first as u32..end as u32);
@@ -77,14 +78,18 @@ pub fn draw(
         let mut sampler = prior.scheduler().sampler(&config.sampler, config.eta, config.clip)?;
         let mut watch = |progress: &Progress<'_>| observer(first, progress);
         match sample(&mut *sampler, &denoiser, &grid, unit * grid.start, &mut streams, &mut watch) {
-            Ok(x0) => parts.push(x0),
+            Ok(x0) => {
+                parts.push(x0);
+                // Those of a batch that is stopped belong to no sample.
+                evaluations = denoiser.evaluations();
+            }
             Err(unnoise_core::Error::Stopped { .. }) if !parts.is_empty() => break,
             Err(error) => return Err(error.into()),
         }
     }
     let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
     let x0 = concatenate(Axis(0), &views).unwrap_or_default();
-    Ok(Drawing { x0, evaluations: denoiser.evaluations() })
+    Ok(Drawing { x0, evaluations })
 }
 
 fn unit_normals(streams: &mut Streams, n: usize, shape: Shape) -> Batch {

@@ -30,10 +30,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 7)]
     runs: usize,
 
-    /// Print one JSON object on stdout, and nothing else there.
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     common: Common,
 }
@@ -47,7 +43,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => digits_model()?,
     };
     let report = bench(model, mode, args.batch, args.runs, &device)?;
-    if args.json { print(&format!("{}\n", serde_json::to_string(&report)?)) } else { print(&table(&report)?) }
+    if args.common.json { print(&format!("{}\n", serde_json::to_string(&report)?)) } else { print(&table(&report)?) }
 }
 
 fn table(r: &BenchReport) -> Result<String> {

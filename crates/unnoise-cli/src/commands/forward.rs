@@ -1,13 +1,16 @@
 //! `unnoise forward`: an image, noised step by step.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use ndarray::{Axis, concatenate};
+use serde_json::json;
 use unnoise::core::{Batch, Noise, Purpose, Streams, element_shape};
-use unnoise::io::{Channels, Fit, Overwrite, Range, ReadOptions, SheetConfig, read_images, sheet, write_images};
+use unnoise::io::{Channels, Fit, Format, Range, ReadOptions, SheetConfig, read_images, sheet, write_images};
 
 use crate::args::Common;
+use crate::output::{check, report};
 
 /// Noise an image as diffusion's forward process does, at a few levels side by side.
 ///
@@ -19,7 +22,7 @@ pub(crate) struct Args {
     image: PathBuf,
 
     /// The levels 1 - alpha_bar, each in [0, 1].
-    #[arg(long, value_name = "L", value_delimiter = ',', default_value = "0.05,0.20,0.45,0.70")]
+    #[arg(long, value_name = "L", value_delimiter = ',', allow_negative_numbers = true, default_value = "0.05,0.20,0.45,0.70")]
     levels: Vec<f64>,
 
     /// Crop the centre to a square and shrink it to this side first.
@@ -44,7 +47,9 @@ pub(crate) struct Args {
 
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    args.common.start()?;
+    let overwrite = check(&args.output, &Format::ALL, args.force)?;
+    args.common.open()?;
+    let started = Instant::now();
     let bad = args.levels.iter().find(|level| !(0.0..=1.0).contains(*level));
     ensure!(bad.is_none(), "--levels must be in [0, 1], got {}", bad.unwrap_or(&0.0));
     let options = ReadOptions {
@@ -54,7 +59,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     let x0 = read_images(&args.image, options)?;
     ensure!(x0.dim().0 == 1, "{} holds {} images; the strip is of one", args.image.display(), x0.dim().0);
-    let mut streams = Streams::new(args.common.seed, 0..1);
+    let mut streams = Streams::new(args.common.seed(), 0..1);
     let noisy: Vec<Batch> = args
         .levels
         .iter()
@@ -66,13 +71,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
         .collect();
     let views: Vec<_> = noisy.iter().map(|part| part.view()).collect();
     let strip = concatenate(Axis(0), &views)?;
-    let overwrite = Overwrite::from_flag(args.force);
-    match args.output.extension().and_then(|e| e.to_str()) {
-        Some("png") => {
-            sheet(&strip, Range::Unit, SheetConfig { columns: Some(strip.dim().0), scale: None }).write(&args.output, overwrite)?
-        }
-        _ => write_images(&args.output, &strip, Range::Unit, overwrite)?,
+    if Format::of(&args.output)? == Format::Png {
+        sheet(&strip, Range::Unit, SheetConfig { columns: Some(strip.dim().0), scale: None }).write(&args.output, overwrite)?;
+    } else {
+        write_images(&args.output, &strip, Range::Unit, overwrite)?;
     }
-    eprintln!("{}: 1 - alpha_bar = {:?}", args.output.display(), args.levels);
-    Ok(())
+    let summary = json!({
+        "output": args.output, "shape": strip.shape(), "levels": args.levels, "range": "[0,1]", "seed": args.common.seed(),
+        "seconds": started.elapsed().as_secs_f64(),
+    });
+    report(args.common.json, &summary, &format!("{}: 1 - alpha_bar = {:?}", args.output.display(), args.levels))
 }

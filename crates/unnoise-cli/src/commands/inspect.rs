@@ -1,101 +1,63 @@
-//! `unnoise inspect`: what a file or a model directory is.
+//! `unnoise inspect`: what a file or a directory is.
 
-use std::path::{Path, PathBuf};
+mod directory;
+mod file;
 
-use anyhow::{Result, bail};
-use serde_json::{Value, json};
-use unnoise::MeasuredImage;
-use unnoise::core::possible_methods;
-use unnoise::io::{MeasurementFile, ReadOptions, read_images};
-use unnoise::nn::DiffusionModel;
+use std::path::PathBuf;
 
+use anyhow::{Result, ensure};
+use serde_json::{Map, Value};
+
+use crate::args::Common;
 use crate::output::print;
 
-/// Say what a model directory, a measurement file, a picture or an array is.
+/// Say what a file or directory is: a model, a measurement, a result of reconstruct, a run of train, a picture, an array or an archive
+/// of arrays.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The directory or file.
     path: PathBuf,
 
-    /// Print one JSON object on stdout.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
+
+/// What is known of a thing, in the order in which it is told.
+type Facts = Vec<(&'static str, Value)>;
 
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let description = describe(&args.path)?;
-    if args.json {
-        print(&format!("{description}\n"))?;
-    } else if let Some(entries) = description.as_object() {
-        let width = entries.keys().map(String::len).max().unwrap_or(0);
-        let mut lines = String::new();
-        for (key, value) in entries {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            lines += &format!("{key:>width$}  {text}\n");
+    args.common.open()?;
+    let path = &args.path;
+    ensure!(path.exists(), "cannot read {}: there is no such file or directory", path.display());
+    let facts = if path.is_dir() { directory::describe(path)? } else { file::describe(path)? };
+    if args.common.json {
+        let object: Map<String, Value> = facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        return print(&format!("{}\n", Value::Object(object)));
+    }
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines = facts.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| {
+        // What has more to say than fits a line has lines of its own.
+        let text = text(value).replace('\n', &format!("\n{:width$}  ", ""));
+        format!("{name:>width$}  {text}\n")
+    });
+    print(&lines.collect::<String>())
+}
+
+/// A value as text: the words of a list beside each other, the entries of an object, and the objects of a list, below each other.
+fn text(value: &Value) -> String {
+    let join = |parts: Vec<String>, between: &str| parts.join(between);
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            let line = |item: &Value| match item {
+                Value::Object(entries) => join(entries.iter().map(|(name, value)| format!("{name} {value}")).collect(), ", "),
+                other => text(other),
+            };
+            join(items.iter().map(line).collect(), "\n")
         }
-        print(&lines)?;
+        Value::Array(items) if items.iter().all(Value::is_string) => join(items.iter().map(text).collect(), ", "),
+        Value::Object(entries) => join(entries.iter().map(|(name, value)| format!("{name}: {}", value)).collect(), "\n"),
+        other => other.to_string(),
     }
-    Ok(())
-}
-
-fn describe(path: &Path) -> Result<Value> {
-    if path.is_dir() {
-        return model(path);
-    }
-    if !path.exists() {
-        bail!("{} does not exist", path.display());
-    }
-    if MeasurementFile::is_one(path) {
-        return measurement(path);
-    }
-    let images = read_images(path, ReadOptions::default())?;
-    let (low, high) = images.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
-    Ok(json!({ "kind": "images", "shape": images.shape(), "range": format!("[{low:.3}, {high:.3}]") }))
-}
-
-fn model(path: &Path) -> Result<Value> {
-    let model = DiffusionModel::read(path)?;
-    let mut description = json!({
-        "kind": "model",
-        "parameters": model.params.count(),
-        "weights_sha256": model.params.sha256(),
-        "in_channels": model.config.in_channels,
-        "out_channels": model.config.out_channels,
-        "block_out_channels": model.config.block_out_channels,
-        "down_block_types": model.config.down_block_types,
-        "sample_size": model.config.sample_size,
-        "classes": model.config.num_class_embeds,
-    });
-    if let Some(scheduler) = &model.scheduler {
-        description["train_timesteps"] = json!(scheduler.train_steps());
-        description["prediction"] = json!(scheduler.prediction_type.as_deref().unwrap_or("epsilon"));
-        description["beta_schedule"] = json!(scheduler.beta_schedule.as_deref().unwrap_or("linear"));
-    }
-    if let Some(about) = model.about {
-        description["about"] = about;
-    }
-    Ok(description)
-}
-
-fn measurement(path: &Path) -> Result<Value> {
-    let measured = MeasuredImage::read(path)?;
-    let capabilities: Vec<String> = measured.operator().capabilities().iter().map(ToString::to_string).collect();
-    let chi_square = measured.truth().map(|truth| {
-        let m = measured.operator().measured() as f64;
-        let residual = measured.y() - &measured.operator().forward(truth);
-        residual.iter().map(|r| r * r).sum::<f64>() / (m * measured.sigma_y() * measured.sigma_y())
-    });
-    Ok(json!({
-        "kind": "measurement",
-        "operator": measured.spec().to_string(),
-        "image": measured.operator().input_shape(),
-        "measured": measured.operator().measured(),
-        "sigma_y": measured.sigma_y(),
-        "range": "[0,1]",
-        "truth": if measured.truth().is_some() { "included" } else { "absent" },
-        "chi_square_of_truth": chi_square.filter(|v| v.is_finite()),
-        "operator_offers": capabilities,
-        "methods": possible_methods(measured.operator()),
-    }))
 }

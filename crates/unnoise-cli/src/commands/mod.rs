@@ -1,5 +1,8 @@
 //! One command a file: its options and what it does.
 
+use anyhow::{Result, bail};
+use unnoise::nn::{ClassEmbedding, UnetConfig};
+
 pub(crate) mod bench;
 pub(crate) mod forward;
 pub(crate) mod inspect;
@@ -8,3 +11,15 @@ pub(crate) mod reconstruct;
 pub(crate) mod sample;
 pub(crate) mod simulate;
 pub(crate) mod train;
+
+/// Refuses a class that the network does not have, and the lack of one that it needs.
+fn check_class(config: &UnetConfig, class: Option<usize>) -> Result<()> {
+    match (config.class_embed_type, config.num_class_embeds, class) {
+        (None, Some(classes), Some(class)) if class >= classes => bail!("--class must be below {classes}, got {class}"),
+        (None, Some(classes), None) => bail!("the network needs a class: --class, 0 to {}", classes - 1),
+        (None, None, Some(_)) => bail!("--class cannot be used: the network has no classes"),
+        (Some(ClassEmbedding::Timestep), _, None) => bail!("the network needs a class: --class"),
+        (Some(ClassEmbedding::Identity), ..) => bail!("the network takes the embedding of a class, which no option gives"),
+        _ => Ok(()),
+    }
+}

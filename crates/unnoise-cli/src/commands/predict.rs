@@ -1,13 +1,17 @@
 //! `unnoise predict`: the network's raw output.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use anyhow::{Result, ensure};
-use unnoise::io::{Limits, Overwrite, read_batch};
-use unnoise::nn::{DiffusionModel, Tracking};
+use anyhow::{Result, bail, ensure};
+use ndarray::{Axis, Slice, concatenate};
+use serde_json::json;
+use unnoise::io::{Format, Limits, read_batch};
+use unnoise::nn::{DEFAULT_CHUNK, DiffusionModel, Tracking};
 
 use crate::args::Common;
-use crate::output::write_array;
+use crate::interrupt;
+use crate::output::{check, count, report, write_array};
 
 /// Evaluate a network: its raw prediction, all channels, at a timestep of its training grid.
 #[derive(clap::Args)]
@@ -42,6 +46,7 @@ pub(crate) struct Args {
 
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
+    let overwrite = check(&args.output, &[Format::Npy, Format::Npz], args.force)?;
     let device = args.common.open()?;
     let model = DiffusionModel::read(&args.model)?;
     let steps = model.scheduler.as_ref().map_or(u32::MAX as usize, |scheduler| scheduler.train_steps());
@@ -50,7 +55,26 @@ pub(crate) fn run(args: Args) -> Result<()> {
         "--timestep must be below {steps}, the model's training steps, got {}",
         args.timestep
     );
+    super::check_class(&model.config, args.class)?;
     let x = read_batch(&args.input, Limits::default())?;
-    let output = model.unet(&device, Tracking::Frozen)?.predict(&x, f64::from(args.timestep), args.class)?;
-    write_array(&args.output, &output, Overwrite::from_flag(args.force))
+    interrupt::catch()?;
+    let started = Instant::now();
+    let unet = model.unet(&device, Tracking::Frozen)?;
+    let n = x.dim().0;
+    let mut parts = Vec::new();
+    for first in (0..n).step_by(DEFAULT_CHUNK) {
+        if interrupt::requested() {
+            bail!("stopped after {first} of {}: nothing was written", count(n, "image"));
+        }
+        let part = x.slice_axis(Axis(0), Slice::from(first..n.min(first + DEFAULT_CHUNK))).to_owned();
+        parts.push(unet.predict(&part, f64::from(args.timestep), args.class)?);
+    }
+    let output = concatenate(Axis(0), &parts.iter().map(|part| part.view()).collect::<Vec<_>>())?;
+    write_array(&args.output, &output, overwrite)?;
+    let summary = json!({
+        "output": args.output, "shape": output.shape(), "timestep": args.timestep, "class": args.class,
+        "weights_sha256": model.params.sha256(), "seconds": started.elapsed().as_secs_f64(),
+    });
+    let text = format!("{}: {} of shape {:?}", args.output.display(), count(output.dim().0, "prediction"), &output.shape()[1..]);
+    report(args.common.json, &summary, &text)
 }

@@ -1,28 +1,32 @@
 //! `unnoise reconstruct`: posterior samples of a measured image.
 
-use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 use unnoise::io::{Array, OutDir, Overwrite, write_atomic, write_npy};
 use unnoise::{GridKind, MeasuredImage, Prior, ReconstructConfig, ReconstructProgress, Reconstruction, reconstruct};
 
 use crate::args::Common;
-use crate::interrupt::stopped;
-use crate::output::print;
+use crate::output::{count, print};
+use crate::summary::summary;
 use crate::{interrupt, progress};
 
 /// Reconstruct a measured image: samples of the posterior, their mean and deviation, and whether they explain the measurement.
 ///
 /// Without options, a held-out digit of which a 12x12 box is missing is filled in with the built-in prior. A measurement file is
 /// made by `unnoise simulate`, or by your own program: `unnoise inspect` says what is in one.
+///
+/// Ctrl-C ends the run within a step and keeps the batches of samples that are finished.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Model directory (diffusers' layout); the built-in prior of handwritten digits if not given.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+
+    /// The class, for a network that has classes.
+    #[arg(long, value_name = "CLASS")]
+    class: Option<usize>,
 
     /// Measurement file (.npz); the built-in digit if not given.
     #[arg(long, value_name = "FILE")]
@@ -37,19 +41,19 @@ pub(crate) struct Args {
     settings: Vec<(String, Value)>,
 
     /// Number of posterior samples.
-    #[arg(long, default_value_t = 19)]
+    #[arg(long, value_name = "N", default_value_t = 19)]
     samples: usize,
 
     /// Steps of each sample.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50)]
     steps: usize,
 
     /// Where the steps are placed: uniform (in time), karras or log-snr.
     #[arg(long, value_name = "NAME", default_value = "uniform")]
     grid: String,
 
-    /// Samples that are drawn at a time: memory and speed, not the result.
-    #[arg(long, default_value_t = 5)]
+    /// Samples that are drawn at a time: memory, speed, and what Ctrl-C keeps; not the result.
+    #[arg(long, value_name = "N", default_value_t = ReconstructConfig::default().batch)]
     batch: usize,
 
     /// Directory of the results.
@@ -60,10 +64,6 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Print the report as one JSON object on stdout, and nothing else there.
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     common: Common,
 }
@@ -72,42 +72,52 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<()> {
     let out = OutDir::create(&args.out, "report.json", Overwrite::from_flag(args.force))?;
     let device = args.common.open()?;
-    let prior = match &args.model {
-        Some(directory) => Prior::load(directory, &device)?,
-        None => Prior::digits(&device)?,
-    };
     let measured = match &args.measurement {
         Some(path) => MeasuredImage::read(path)?,
         None => MeasuredImage::built_in()?,
     };
+    let [_, h, w] = measured.operator().input_shape();
+    let prior = match &args.model {
+        Some(directory) => Prior::load_for(directory, [h, w], &device)?,
+        None => Prior::digits(&device)?,
+    };
+    super::check_class(prior.network().unet().config(), args.class)?;
+    let prior = prior.with_label(args.class);
     let config = ReconstructConfig {
         method: args.method,
-        settings: Value::Object(args.settings.into_iter().collect::<Map<_, _>>()),
+        settings: settings(args.settings)?,
         samples: args.samples,
         steps: args.steps,
         grid: GridKind::by_name(&args.grid)?,
-        seed: args.common.seed,
+        seed: args.common.seed(),
         batch: args.batch,
     };
-    let bar = progress::bar("sampling", (args.samples * args.steps) as u64);
+    interrupt::catch()?;
+    let bar = progress::bar("sampling", (args.samples.saturating_mul(args.steps)) as u64);
+    let samples = count(args.samples, "sample");
+    let mut logged = None;
     let mut observer = |p: &ReconstructProgress| {
+        // Before the first evaluation, and after each batch.
+        if logged.replace(p.samples_done) != Some(p.samples_done) {
+            progress::log(&bar, || format!("{} of {samples} done", p.samples_done));
+        }
         bar.set_position((p.samples_done * p.steps + p.samples_active * p.step) as u64);
-        bar.set_message(format!("{} of {} samples done", p.samples_done, p.samples));
-        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        bar.set_message(format!("{} of {samples} done", p.samples_done));
+        interrupt::go_on()
     };
     let result = reconstruct(&prior, &measured.measurement()?, measured.truth(), &config, &mut observer);
     bar.finish_and_clear();
-    let result = result.map_err(|error| stopped(error, "no sample was finished, and nothing was written"))?;
+    let result = result.map_err(|error| interrupt::stopped(error, "no batch of samples was finished, and nothing was written"))?;
     write(&result, &measured, &out)?;
     let directory = out.finish()?;
-    if args.json {
+    if args.common.json {
         print(&format!("{}\n", serde_json::to_string(&result.report)?))?;
     } else {
         let written = "panel.png, report.json, measurement.npz, samples.npy, mean.npy, deviation.npy";
-        print(&format!("{}  written to     {}/: {written}\n", summary(&result)?, directory.display()))?;
+        print(&format!("{}  written to     {}/: {written}\n", summary(&result.report)?, directory.display()))?;
     }
-    let (done, asked) = (result.report.samples, args.samples);
-    ensure!(done == asked, "stopped: {done} of {asked} samples are in {}", directory.display());
+    let done = result.report.samples;
+    ensure!(done == args.samples, "stopped: {done} of {samples} were finished and are in {}", directory.display());
     Ok(())
 }
 
@@ -119,47 +129,32 @@ fn write(result: &Reconstruction, measured: &MeasuredImage, out: &OutDir) -> Res
         ("deviation", Some(&result.deviation)),
         ("truth", measured.truth()),
     ];
-    for (name, array) in arrays {
-        if let Some(array) = array {
-            write_npy(&out.file(format!("{name}.npy")), &Array::from(array.view().into_dyn()), Overwrite::Never)?;
+    let write_all = || -> Result<()> {
+        for (name, array) in arrays {
+            if let Some(array) = array {
+                write_npy(&out.file(format!("{name}.npy")), &Array::from(array.view().into_dyn()), Overwrite::Never)?;
+            }
         }
-    }
-    measured.write(&out.file("measurement.npz"), Overwrite::Never)?;
-    result.panel(measured).write(&out.file("panel.png"), Overwrite::Never)?;
-    let report = serde_json::to_string_pretty(&result.report)? + "\n";
-    write_atomic(&out.file("report.json"), Overwrite::Never, |file| file.write_all(report.as_bytes()))?;
-    Ok(())
-}
-
-fn summary(result: &Reconstruction) -> Result<String> {
-    let r = &result.report;
-    let mut text = String::new();
-    writeln!(text, "{} posterior samples by {} ({}), {} steps each", r.samples, r.method, r.target, r.steps)?;
-    writeln!(text, "  measurement    {} values through {}, sigma_y {}", r.measured, r.operator, r.sigma_y)?;
-    if let Some(chi) = &r.chi_square {
-        let mean = chi.iter().sum::<f64>() / chi.len() as f64;
-        let (low, high) = chi.iter().fold((f64::INFINITY, 0_f64), |(low, high), v| (low.min(*v), high.max(*v)));
-        writeln!(
-            text,
-            "  chi-square     {mean:.3} ({low:.3} to {high:.3}); a posterior sample shows 1 +- {:.3}",
-            r.chi_square_deviation
-        )?;
-    }
-    writeln!(text, "  deviation      {:.4} on average over pixels in [0, 1]", r.mean_deviation)?;
-    if let (Some(psnr), Some(ssim)) = (r.psnr, r.ssim) {
-        writeln!(text, "  mean vs truth  PSNR {psnr:.2} dB, SSIM {ssim:.3}")?;
-    }
-    let per_sample = r.evaluations.forward as f64 / r.samples.max(1) as f64;
-    writeln!(
-        text,
-        "  cost           {:.1} s; a sample took {per_sample:.0} network evaluations and {:.0} vector-Jacobian products",
-        r.seconds,
-        r.evaluations.adjoint as f64 / r.samples.max(1) as f64
-    )?;
-    Ok(text)
+        measured.write(&out.file("measurement.npz"), Overwrite::Never)?;
+        result.panel(measured).write(&out.file("panel.png"), Overwrite::Never)?;
+        let report = serde_json::to_string_pretty(&result.report)? + "\n";
+        write_atomic(&out.file("report.json"), Overwrite::Never, |file| file.write_all(report.as_bytes()))?;
+        Ok(())
+    };
+    write_all().with_context(|| format!("the results cannot be written to {}", out.target().display()))
 }
 
 fn setting(text: &str) -> Result<(String, Value), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.into(), serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.into()))))
+}
+
+fn settings(pairs: Vec<(String, Value)>) -> Result<Value> {
+    let mut settings = Map::new();
+    for (key, value) in pairs {
+        if settings.insert(key.clone(), value).is_some() {
+            bail!("--set {key} is given twice");
+        }
+    }
+    Ok(Value::Object(settings))
 }

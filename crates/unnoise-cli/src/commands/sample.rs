@@ -3,16 +3,17 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use unnoise::core::{Batch, Grid, Level, Progress, Spacing};
-use unnoise::io::{Array, Limits, Overwrite, Range, read_batch, write_images, write_npy};
-use unnoise::{Prior, SampleConfig, draw};
+use unnoise::io::{Array, Format, Limits, Overwrite, Range, read_batch, write_atomic, write_images, write_npy};
+use unnoise::nn::{Device, DiffusionModel};
+use unnoise::{Error, Prior, SampleConfig, draw};
 
 use crate::args::Common;
-use crate::interrupt::stopped;
-use crate::output::print;
+use crate::output::{check, count, report};
 use crate::{interrupt, progress};
 
 /// Draw images from a prior, with the samplers, grids and defaults of diffusers' schedulers.
@@ -38,13 +39,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     noise: Option<PathBuf>,
 
-    /// Number of images; with --noise, as many as it holds.
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    n: usize,
+    /// Number of images; 16 if not given, or with --noise as many as it holds.
+    #[arg(long, value_name = "N")]
+    n: Option<usize>,
 
-    /// Share of fresh noise in every step of ddim: 0 is deterministic, 1 is as noisy as ddpm.
-    #[arg(long, value_name = "E", default_value_t = 0.0)]
-    eta: f64,
+    /// Side of the images, for a model whose config.json states none; or `HEIGHTxWIDTH`.
+    #[arg(long, value_name = "PIXELS", value_parser = sides)]
+    side: Option<[usize; 2]>,
+
+    /// Share of fresh noise in every step of ddim: 0, if not given, is deterministic, 1 is as noisy as ddpm.
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    eta: Option<f64>,
 
     /// Do not clip the clean image's estimate, whatever the model's configuration says.
     #[arg(long)]
@@ -60,7 +65,7 @@ pub(crate) struct Args {
     trace: Option<PathBuf>,
 
     /// Images that are drawn at a time: memory and speed, not the result.
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, conflicts_with = "trace")]
     batch: usize,
 
     /// The images: .npy (float32, [-1, 1], not clipped), or a picture.
@@ -71,77 +76,106 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Print a summary as one JSON object on stdout, and nothing else there.
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     common: Common,
 }
 
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let overwrite = Overwrite::from_flag(args.force);
-    ensure!(args.force || !args.output.exists(), "{} exists already; --force replaces it", args.output.display());
+    let overwrite = check(&args.output, &Format::ALL, args.force)?;
+    // The other samplers have no share of noise to choose.
+    ensure!(args.eta.is_none() || args.sampler == "ddim", "--eta is an option of the sampler ddim; {} has none", args.sampler);
     let device = args.common.open()?;
-    let prior = match &args.model {
-        Some(directory) => Prior::load(directory, &device)?,
-        None => Prior::digits(&device)?,
-    };
-    let prior = prior.with_label(args.class);
     let start = args.noise.as_ref().map(|path| read_batch(path, Limits::default())).transpose()?;
-    let n = start.as_ref().map_or(args.n, |start| start.dim().0);
-    let mut config = SampleConfig {
+    let prior = load(&args, start.as_ref(), &device)?;
+    let n = match (&start, args.n) {
+        (Some(start), Some(n)) if n != start.dim().0 => {
+            bail!("--n {n} contradicts --noise, which holds {}", count(start.dim().0, "image"))
+        }
+        (Some(start), _) => start.dim().0,
+        (None, n) => n.unwrap_or(16),
+    };
+    let config = SampleConfig {
         sampler: args.sampler.clone(),
         spacing: args.grid.as_deref().map(Spacing::by_name).transpose()?,
         steps: args.steps,
-        eta: args.eta,
+        eta: args.eta.unwrap_or(0.0),
         clip: !args.no_clip,
         n,
-        seed: args.common.seed,
-        batch: args.batch,
-    };
-    let trace = args.trace.as_ref().map(|directory| Trace::create(directory, args.force)).transpose()?;
-    if trace.is_some() {
+        seed: args.common.seed(),
         // A trace holds all images of a step in one array.
-        config.batch = n;
-    }
+        batch: if args.trace.is_some() { n } else { args.batch },
+    };
+    let grid = prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?;
+    let trace = args.trace.as_ref().map(|directory| Trace::create(directory, args.force)).transpose()?;
     if let Some(trace) = &trace {
-        trace.grid(&prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?)?;
+        trace.grid(&grid)?;
     }
-    let bar = progress::bar("sampling", (n * args.steps) as u64);
+    interrupt::catch()?;
+    let started = Instant::now();
+    let bar = progress::bar("sampling", n.saturating_mul(args.steps) as u64);
+    let images = count(n, "image");
     let mut failed = None;
     let mut observer = |first: usize, p: &Progress<'_>| {
         bar.set_position((first * p.steps + p.x.dim().0 * (p.step + 1)) as u64);
+        if p.step + 1 == p.steps {
+            progress::log(&bar, || format!("{} of {images} done", first + p.x.dim().0));
+        }
         failed = trace.as_ref().and_then(|trace| trace.step(p).err());
-        if failed.is_some() || interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if failed.is_some() { ControlFlow::Break(()) } else { interrupt::go_on() }
     };
     let drawing = draw(&prior, &config, start.as_ref(), &mut observer);
     bar.finish_and_clear();
     if let Some(error) = failed {
         return Err(error);
     }
-    let drawing = drawing.map_err(|error| stopped(error, "no image was finished, and nothing was written"))?;
-    let drawn = drawing.x0.dim().0;
+    let drawing = drawing.map_err(|error| interrupt::stopped(error, "no batch of images was finished, and nothing was written"))?;
     write_images(&args.output, &drawing.x0, Range::Symmetric, overwrite)?;
+    let drawn = drawing.x0.dim().0;
     let per_image = drawing.evaluations.forward / drawn.max(1) as u64;
-    if args.json {
-        let summary = json!({
-            "output": args.output, "sampler": args.sampler, "steps": args.steps, "images": drawn, "seed": args.common.seed,
-            "evaluations": drawing.evaluations.forward, "evaluations_per_image": per_image,
-            "weights_sha256": prior.weights_sha256(),
-        });
-        print(&format!("{summary}\n"))?;
-    } else {
-        eprintln!(
-            "{}: {drawn} images, {} with {} steps, {per_image} network evaluations each",
-            args.output.display(),
-            args.sampler,
-            args.steps
-        );
-    }
-    ensure!(drawn == n, "stopped: {drawn} of {n} images are in {}", args.output.display());
+    let summary = json!({
+        "output": args.output, "shape": drawing.x0.shape(), "sampler": args.sampler, "grid": args.grid, "steps": args.steps,
+        "images": drawn, "images_requested": n, "seed": config.seed, "eta": config.eta, "trace": args.trace,
+        "evaluations": drawing.evaluations.forward, "evaluations_per_image": per_image,
+        "weights_sha256": prior.weights_sha256(), "seconds": started.elapsed().as_secs_f64(),
+    });
+    let (file, steps) = (args.output.display(), count(args.steps, "step"));
+    let text = format!("{file}: {}, {} with {steps}, {per_image} network evaluations each", count(drawn, "image"), args.sampler);
+    report(args.common.json, &summary, &text)?;
+    ensure!(drawn == n, "stopped: {drawn} of {images} were finished and are in {}", args.output.display());
     Ok(())
+}
+
+/// The prior, on images of the size that it states, or that the starting noise has, or `--side`.
+fn load(args: &Args, start: Option<&Batch>, device: &Device) -> Result<Prior> {
+    let Some(directory) = &args.model else {
+        ensure!(
+            args.side.is_none(),
+            "--side is for models that do not state the size of their images; the built-in one is of 32x32"
+        );
+        let prior = Prior::digits(device)?;
+        super::check_class(prior.network().unet().config(), args.class)?;
+        return Ok(prior);
+    };
+    let model = DiffusionModel::read(directory)?;
+    super::check_class(&model.config, args.class)?;
+    if let (Some(stated), Some(_)) = (model.config.sample_size, args.side) {
+        let [h, w] = stated.sides();
+        bail!("--side is for models that do not state the size of their images; {} is of {h}x{w}", directory.display());
+    }
+    let noise = start.map(|start| [start.dim().2, start.dim().3]);
+    match Prior::new(&directory.display().to_string(), model, args.side.or(noise), device) {
+        Ok(prior) => Ok(prior.with_label(args.class)),
+        Err(error @ Error::ImageSize { .. }) => Err(anyhow::anyhow!("{error}; --side gives it")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `64` or `48x64`.
+fn sides(text: &str) -> Result<[usize; 2], String> {
+    let (h, w) = text.split_once('x').unwrap_or((text, text));
+    let side = |text: &str| text.parse().ok().filter(|n| (1..=65536).contains(n)).ok_or("expected a side, or HEIGHTxWIDTH");
+    Ok([side(h)?, side(w)?])
 }
 
 /// The folder of a trace.
@@ -149,9 +183,10 @@ struct Trace(PathBuf);
 
 impl Trace {
     fn create(directory: &Path, force: bool) -> Result<Self> {
-        fs::create_dir_all(directory).with_context(|| format!("{} cannot be created", directory.display()))?;
-        let mut entries = fs::read_dir(directory).with_context(|| format!("{} cannot be read", directory.display()))?;
-        let free = force || entries.next().is_none();
+        let at = || format!("the trace's directory {}", directory.display());
+        ensure!(directory.is_dir() || !directory.exists(), "{} is a file", at());
+        fs::create_dir_all(directory).with_context(at)?;
+        let free = force || fs::read_dir(directory).with_context(at)?.next().is_none();
         ensure!(free, "the trace's directory {} is not empty; --force writes into it", directory.display());
         Ok(Self(directory.into()))
     }
@@ -170,7 +205,6 @@ impl Trace {
         let level = |level: Level| json!({ "t": level.t, "alpha": level.alpha, "sigma": level.sigma });
         let steps: Vec<_> = grid.steps.iter().map(|step| json!({ "from": level(step.from), "to": level(step.to) })).collect();
         let text = serde_json::to_string_pretty(&json!({ "start": grid.start, "steps": steps }))?;
-        let path = self.0.join("grid.json");
-        fs::write(&path, text + "\n").with_context(|| format!("{} cannot be written", path.display()))
+        Ok(write_atomic(&self.0.join("grid.json"), Overwrite::Force, |file| file.write_all((text + "\n").as_bytes()))?)
     }
 }

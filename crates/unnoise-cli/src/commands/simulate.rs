@@ -1,12 +1,16 @@
 //! `unnoise simulate`: an image to a measurement.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use unnoise::MeasuredImage;
-use unnoise::io::{Channels, Fit, Limits, Overwrite, ReadOptions, read_images, read_operator};
+use unnoise::core::OperatorSpec;
+use unnoise::io::{Channels, Fit, Format, Limits, ReadOptions, read_images, read_operator};
 
 use crate::args::Common;
+use crate::output::{check, report};
 
 /// Measure an image: y = A x + noise, written with the operator to a measurement file (.npz).
 ///
@@ -26,8 +30,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SPEC")]
     operator: String,
 
-    /// Standard deviation of the noise, for pixels in [0, 1].
-    #[arg(long, value_name = "S")]
+    /// Standard deviation of the noise, for pixels in [0, 1]; 0 for none.
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     sigma_y: f64,
 
     /// Convert to gray first.
@@ -56,9 +60,11 @@ pub(crate) struct Args {
 
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    args.common.start()?;
-    ensure!(args.output.extension().is_some_and(|e| e == "npz"), "the output must be an .npz file, got {}", args.output.display());
-    let config = read_operator(args.operator.parse()?, Limits::default())?;
+    let overwrite = check(&args.output, &[Format::Npz], args.force)?;
+    args.common.open()?;
+    let started = Instant::now();
+    let spec: OperatorSpec = args.operator.parse().with_context(|| format!("--operator {}", args.operator))?;
+    let config = read_operator(spec, Limits::default())?;
     let options = ReadOptions {
         channels: if args.gray { Channels::Gray } else { Channels::AsStored },
         fit: args.side.map_or(Fit::default(), Fit::CropResize),
@@ -68,14 +74,20 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let n = images.dim().0;
     ensure!(args.index < n, "--index must be below {n}, the number of images in {}, got {}", args.image.display(), args.index);
     let image = images.select(ndarray::Axis(0), &[args.index]);
-    let measured = MeasuredImage::simulate(&image, config, args.sigma_y, args.common.seed, !args.no_truth)?;
-    measured.write(&args.output, Overwrite::from_flag(args.force))?;
-    eprintln!(
+    let (seed, keep_truth) = (args.common.seed(), !args.no_truth);
+    let measured = MeasuredImage::simulate(&image, config, args.sigma_y, seed, keep_truth)?;
+    measured.write(&args.output, overwrite)?;
+    let summary = json!({
+        "output": args.output, "operator": measured.spec().to_string(), "image": measured.operator().input_shape(),
+        "y": measured.operator().output_shape(), "measured": measured.operator().measured(), "sigma_y": measured.sigma_y(),
+        "range": "[0,1]", "truth": keep_truth, "seed": seed, "seconds": started.elapsed().as_secs_f64(),
+    });
+    let text = format!(
         "{}: {} values through {}, sigma_y {}",
         args.output.display(),
         measured.operator().measured(),
         measured.spec(),
         measured.sigma_y()
     );
-    Ok(())
+    report(args.common.json, &summary, &text)
 }

@@ -1,21 +1,23 @@
 //! `unnoise train`: a prior from images.
 
-use std::collections::VecDeque;
-use std::fs;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+mod settings;
 
-use anyhow::{Context, Result, bail, ensure};
-use unnoise::core::{Betas, DiscreteConfig, Prediction};
-use unnoise::io::{Channels, DatasetConfig, Fit, read_dataset};
-use unnoise::nn::{
-    Checkpoint, DiffusionModel, LearningRate, Outcome, Precision, RunDirectory, SampleSize, StepReport, TrainConfig, Trainer,
-    TrainingImages, UnetConfig,
-};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use unnoise::io::{CsvLog, read_dataset};
+use unnoise::nn::{Checkpoint, Outcome, Precision, RunDirectory, StepReport};
 use unnoise::{TrainingRecords, train, training_images};
 
 use crate::args::Common;
+use crate::output::{count, report};
 use crate::{interrupt, progress};
+
+/// Updates over which losses are averaged for reports.
+pub(super) const SMOOTHED: usize = 50;
 
 /// Train a prior on images.
 ///
@@ -32,53 +34,54 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Go on with the run in --out; its settings stay, but --steps may be raised.
+    /// Go on with the run in --out. Its settings stay, and an option that says otherwise is refused; but --steps may be raised.
     #[arg(long)]
     resume: bool,
 
     /// Start from the weights of this model directory, whose architecture is taken too.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["resume", "architecture"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["resume", "architecture", "channels", "layers"])]
     init: Option<PathBuf>,
 
     /// The architecture, a diffusers UNet2DModel config.json; built from --channels and --layers if not given.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["channels", "layers"])]
     architecture: Option<PathBuf>,
 
-    /// Channels of the levels, multiples of 16, finest first; each level halves the side. The coarsest has attention.
-    #[arg(long, value_name = "C", value_delimiter = ',', default_value = "32,64,64")]
-    channels: Vec<usize>,
+    /// Channels of the levels, multiples of 16, finest first; each level halves the side, and the coarsest has attention. 32,64,64 if
+    /// not given.
+    #[arg(long, value_name = "C", value_delimiter = ',')]
+    channels: Option<Vec<usize>>,
 
-    /// Residual blocks a level.
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    layers: usize,
+    /// Residual blocks a level, 2 if not given.
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
 
-    /// Number of updates.
+    /// Number of updates, 10000 if not given.
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
 
-    /// Images in an update.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    batch: usize,
+    /// Images in an update, 64 if not given.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
 
-    /// Largest learning rate; reached after --warmup updates, then decaying along a cosine.
-    #[arg(long, value_name = "LR", default_value_t = 1e-3)]
-    lr: f64,
+    /// Largest learning rate, 1e-3 if not given; reached after --warmup updates, then decaying along a cosine.
+    #[arg(long, value_name = "LR", allow_negative_numbers = true)]
+    lr: Option<f64>,
 
     /// Updates until the largest learning rate; 200, or a tenth of a short run's, if not given.
     #[arg(long, value_name = "N")]
     warmup: Option<u64>,
 
-    /// Decay of the weights' moving average.
-    #[arg(long, value_name = "D", default_value_t = 0.999)]
-    ema: f64,
+    /// Decay of the weights' moving average, 0.999 if not given.
+    #[arg(long, value_name = "D", allow_negative_numbers = true)]
+    ema: Option<f64>,
 
-    /// What the network predicts: eps, x0 or v.
-    #[arg(long, value_name = "NAME", default_value = "eps")]
-    prediction: String,
+    /// What the network predicts: eps, x0 or v; eps if not given.
+    #[arg(long, value_name = "NAME")]
+    prediction: Option<String>,
 
-    /// The noise levels: linear, scaled_linear or squaredcos_cap_v2, 1000 steps.
-    #[arg(long, value_name = "NAME", default_value = "linear")]
-    schedule: String,
+    /// The noise levels: linear, scaled_linear or squaredcos_cap_v2, 1000 steps; linear if not given.
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<String>,
 
     /// Mirror half of the images left to right.
     #[arg(long)]
@@ -96,9 +99,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PIXELS")]
     pad: Option<usize>,
 
-    /// Updates between checkpoints.
-    #[arg(long, value_name = "N", default_value_t = 500)]
-    checkpoint_every: u64,
+    /// Updates between checkpoints, 500 if not given.
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<u64>,
 
     /// Updates between sheets of samples; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -110,30 +113,32 @@ pub(crate) struct Args {
 
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let device = args.common.open()?;
+    ensure!(!args.out.exists() || args.out.is_dir(), "--out {} is a file, not a directory", args.out.display());
     let run = RunDirectory::new(&args.out);
-    let images = training_images(read_dataset(&args.data, dataset_config(&args))?)?;
-    let mut trainer = if args.resume {
-        Trainer::resume(&run, images, device.clone(), |config| config.steps = args.steps.unwrap_or(config.steps))?
-    } else {
-        let there = run.checkpoints().map(|found| !found.is_empty()).unwrap_or(false);
-        ensure!(!there, "{} holds a run already; go on with --resume, or choose another directory", args.out.display());
-        start(&args, images, &device)?
-    };
+    let holds_a_run = !run.checkpoints()?.is_empty();
+    let out = args.out.display();
+    ensure!(args.resume || !holds_a_run, "{out} holds a run already; go on with --resume, or choose another directory");
+    ensure!(!args.resume || holds_a_run, "{out} holds no checkpoint to go on from; without --resume, a run begins there");
+    let device = args.common.open()?;
+    let images = training_images(read_dataset(&args.data, settings::dataset_config(&args))?)?;
+    let mut trainer =
+        if args.resume { settings::resume(&args, &run, images, &device) } else { settings::start(&args, images, &device) }?;
     let (done, steps, batch) = (trainer.steps_done(), trainer.config().steps, trainer.config().batch);
     eprintln!(
-        "{} images of shape {:?}, {} parameters, update {done} of {steps}",
-        trainer.images().len(),
+        "{} of shape {:?}, {} parameters, update {done} of {steps}",
+        count(trainer.images().len(), "image"),
         trainer.images().shape(),
         trainer.state().weights.count()
     );
+    interrupt::catch()?;
+    let started = Instant::now();
     let bar = progress::bar("training", steps);
     bar.set_position(done);
     bar.reset_eta();
     let mut recent: VecDeque<StepReport> = VecDeque::new();
     let mut observer = |report: &StepReport| {
         recent.push_back(*report);
-        if recent.len() > 50 {
+        if recent.len() > SMOOTHED {
             recent.pop_front();
         }
         let (loss, seconds) = recent.iter().fold((0.0, 0.0), |(l, s), r| (l + r.loss, s + r.seconds));
@@ -143,102 +148,35 @@ pub(crate) fn run(args: Args) -> Result<()> {
         if bar.is_hidden() && report.step.is_multiple_of(100) {
             eprintln!("update {} of {steps}: loss {:.5}, {rate:.0} images/s", report.step, loss / recent.len() as f64);
         }
-        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        interrupt::go_on()
     };
     let records = TrainingRecords { sheet_every: args.sheet_every, ..TrainingRecords::default() };
     let outcome = train(&mut trainer, &run, records, &device, &mut observer);
     bar.finish_and_clear();
-    match outcome? {
-        Outcome::Finished => {
-            let model = args.out.join("model");
-            Checkpoint::read(&run.newest()?)?.model()?.write(&model, Precision::F16)?;
-            eprintln!("finished; the model to use and to ship is {}", model.display());
-            Ok(())
-        }
-        Outcome::Stopped => bail!("stopped after update {}; --resume goes on from there", trainer.steps_done()),
+    let finished = outcome? == Outcome::Finished;
+    let checkpoint = run.newest()?;
+    let model = args.out.join("model");
+    if finished {
+        Checkpoint::read(&checkpoint)?.model()?.write(&model, Precision::F16)?;
     }
+    let loss = smoothed_loss(&run)?;
+    let summary = json!({
+        "run": args.out, "finished": finished, "model": finished.then_some(&model), "checkpoint": checkpoint,
+        "steps_done": trainer.steps_done(), "steps": steps, "loss": loss, "loss_over": SMOOTHED,
+        "images": trainer.images().len(), "shape": trainer.images().shape(), "parameters": trainer.state().weights.count(),
+        "batch": batch, "seed": trainer.config().seed, "seconds": started.elapsed().as_secs_f64(),
+    });
+    let of_loss = loss.map(|loss| format!(" with a loss of {loss:.5}")).unwrap_or_default();
+    let text = format!("{} of {steps} updates done{of_loss}", trainer.steps_done());
+    let made = if finished { format!("{text}; the model to use and to ship is {}", model.display()) } else { text };
+    report(args.common.json, &summary, &made)?;
+    ensure!(finished, "stopped after update {}; --resume goes on from there", trainer.steps_done());
+    Ok(())
 }
 
-fn dataset_config(args: &Args) -> DatasetConfig {
-    let fit = match (args.side, args.pad) {
-        (Some(side), _) => Fit::CropResize(side),
-        (None, Some(side)) => Fit::Pad(side),
-        (None, None) => Fit::Exact,
-    };
-    let channels = if args.gray { Channels::Gray } else { Channels::AsStored };
-    DatasetConfig { fit, channels, ..DatasetConfig::default() }
-}
-
-fn start(args: &Args, images: TrainingImages, device: &unnoise::nn::Device) -> Result<Trainer> {
-    let init = args.init.as_ref().map(|directory| DiffusionModel::read(directory)).transpose()?;
-    let model = match (&init, &args.architecture) {
-        (Some(model), _) => model.config.clone(),
-        (None, Some(path)) => {
-            let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-            let json = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-            UnetConfig::from_json(json, path)?
-        }
-        (None, None) => architecture(&args.channels, args.layers, images.shape())?,
-    };
-    let steps = args.steps.unwrap_or(10_000);
-    let config = TrainConfig {
-        schedule: schedule(&args.schedule)?,
-        prediction: match args.prediction.as_str() {
-            "eps" => Prediction::Eps,
-            "x0" => Prediction::X0,
-            "v" => Prediction::V,
-            other => bail!("unknown prediction '{other}'; known: eps, x0, v"),
-        },
-        batch: args.batch,
-        learning_rate: LearningRate { peak: args.lr, warmup: args.warmup.unwrap_or((steps / 10).min(200)), cosine_decay: true },
-        ema_decay: args.ema,
-        flips: args.flips,
-        seed: args.common.seed,
-        checkpoint_every: args.checkpoint_every,
-        ..TrainConfig::new(model, steps)
-    };
-    Ok(match init {
-        Some(model) => Trainer::with_weights(config, images, model.params, device.clone())?,
-        None => Trainer::new(config, images, device.clone())?,
-    })
-}
-
-/// A U-Net for images of this shape, with attention at the coarsest level.
-fn architecture(channels: &[usize], layers: usize, [c, h, w]: [usize; 3]) -> Result<UnetConfig> {
-    ensure!(
-        !channels.is_empty() && channels.iter().all(|c| c % 16 == 0 && *c > 0),
-        "--channels must be multiples of 16, got {channels:?}"
-    );
-    let multiple = 1 << (channels.len() - 1);
-    ensure!(
-        h % multiple == 0 && w % multiple == 0,
-        "the images' sides must be multiples of {multiple} for {} levels, got {h}x{w}; --pad or --side changes them",
-        channels.len()
-    );
-    let blocks = |attention: &str, plain: &str| -> Vec<String> {
-        (0..channels.len()).map(|i| if i + 1 == channels.len() { attention.into() } else { plain.into() }).collect()
-    };
-    Ok(UnetConfig {
-        sample_size: Some(if h == w { SampleSize::Square(h) } else { SampleSize::Sides([h, w]) }),
-        in_channels: c,
-        out_channels: c,
-        block_out_channels: channels.to_vec(),
-        down_block_types: blocks("AttnDownBlock2D", "DownBlock2D"),
-        up_block_types: blocks("AttnUpBlock2D", "UpBlock2D").into_iter().rev().collect(),
-        layers_per_block: layers,
-        norm_num_groups: 16,
-        attention_head_dim: Some(32.min(channels[channels.len() - 1])),
-        ..UnetConfig::default()
-    })
-}
-
-fn schedule(name: &str) -> Result<DiscreteConfig> {
-    let steps = 1000;
-    let betas = match name {
-        "linear" => Betas::Linear { steps, beta_start: 1e-4, beta_end: 0.02 },
-        "scaled_linear" => Betas::ScaledLinear { steps, beta_start: 1e-4, beta_end: 0.02 },
-        "squaredcos_cap_v2" => Betas::SquaredcosCapV2 { steps },
-        other => bail!("unknown schedule '{other}'; known: linear, scaled_linear, squaredcos_cap_v2"),
-    };
-    Ok(DiscreteConfig { betas, zero_terminal_snr: false })
+/// The mean loss of a run's last updates; none for a run without any.
+pub(super) fn smoothed_loss(run: &RunDirectory) -> Result<Option<f64>> {
+    let losses = CsvLog::column(&run.root().join("losses.csv"), "loss")?;
+    let last = &losses[losses.len().saturating_sub(SMOOTHED)..];
+    Ok((!last.is_empty()).then(|| last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len() as f64))
 }

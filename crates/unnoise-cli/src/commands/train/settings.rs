@@ -1,0 +1,165 @@
+//! A training run from its options.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+use unnoise::core::{Betas, DiscreteConfig, Prediction};
+use unnoise::io::{Channels, DatasetConfig, Fit};
+use unnoise::nn::{
+    Device, DiffusionModel, LearningRate, RunDirectory, SampleSize, TrainConfig, Trainer, TrainingImages, UnetConfig,
+};
+
+use super::Args;
+use crate::output::count;
+
+/// How the images are read.
+pub(super) fn dataset_config(args: &Args) -> DatasetConfig {
+    let fit = match (args.side, args.pad) {
+        (Some(side), _) => Fit::CropResize(side),
+        (None, Some(side)) => Fit::Pad(side),
+        (None, None) => Fit::Exact,
+    };
+    let channels = if args.gray { Channels::Gray } else { Channels::AsStored };
+    DatasetConfig { fit, channels, ..DatasetConfig::default() }
+}
+
+/// A new run.
+pub(super) fn start(args: &Args, images: TrainingImages, device: &Device) -> Result<Trainer> {
+    let init = args.init.as_ref().map(|directory| DiffusionModel::read(directory)).transpose()?;
+    let model = match &init {
+        Some(model) => UnetConfig { sample_size: Some(sides(images.shape())), ..model.config.clone() },
+        None => architecture(args, images.shape())?,
+    };
+    let steps = args.steps.unwrap_or(10_000);
+    let defaults = TrainConfig::new(model, steps);
+    let config = TrainConfig {
+        schedule: schedule(args.schedule.as_deref().unwrap_or("linear"))?,
+        prediction: prediction(args.prediction.as_deref().unwrap_or("eps"))?,
+        batch: args.batch.unwrap_or(defaults.batch),
+        learning_rate: LearningRate {
+            peak: args.lr.unwrap_or(1e-3),
+            warmup: args.warmup.unwrap_or((steps / 10).min(200)),
+            cosine_decay: true,
+        },
+        ema_decay: args.ema.unwrap_or(defaults.ema_decay),
+        flips: args.flips,
+        seed: args.common.seed(),
+        checkpoint_every: args.checkpoint_every.unwrap_or(500),
+        ..defaults
+    };
+    Ok(match init {
+        Some(model) => Trainer::with_weights(config, images, model.params, device.clone())?,
+        None => Trainer::new(config, images, device.clone())?,
+    })
+}
+
+/// The run in `run`, to go on with.
+pub(super) fn resume(args: &Args, run: &RunDirectory, images: TrainingImages, device: &Device) -> Result<Trainer> {
+    let done = run.checkpoints()?.last().map_or(0, |(step, _)| *step);
+    if let Some(steps) = args.steps.filter(|steps| *steps < done) {
+        bail!("--steps {steps} is less than the {} that the run has done", count(done as usize, "update"));
+    }
+    let mut checked = Ok(());
+    let shape = images.shape();
+    let trainer = Trainer::resume(run, images, device.clone(), |config| {
+        checked = check_settings(args, config, shape);
+        config.steps = args.steps.unwrap_or(config.steps);
+    });
+    checked.and(Ok(trainer?))
+}
+
+/// Refuses options that contradict the settings of the run that is resumed.
+fn check_settings(args: &Args, config: &TrainConfig, shape: [usize; 3]) -> Result<()> {
+    fn same<T: PartialEq + std::fmt::Debug>(option: &str, given: Option<T>, of_run: T) -> Result<()> {
+        match given {
+            Some(given) if given != of_run => {
+                bail!("--{option} {given:?} contradicts the run, which was begun with {of_run:?}; a resumed run keeps its settings")
+            }
+            _ => Ok(()),
+        }
+    }
+    same("batch", args.batch, config.batch)?;
+    same("lr", args.lr, config.learning_rate.peak)?;
+    same("warmup", args.warmup, config.learning_rate.warmup)?;
+    same("ema", args.ema, config.ema_decay)?;
+    same("seed", args.common.seed, config.seed)?;
+    same("checkpoint-every", args.checkpoint_every, config.checkpoint_every)?;
+    same("prediction", args.prediction.as_deref().map(prediction).transpose()?, config.prediction)?;
+    same("flips", args.flips.then_some(true), config.flips)?;
+    if let Some(name) = &args.schedule {
+        ensure!(schedule(name)? == config.schedule, "--schedule {name} contradicts the run; a resumed run keeps its settings");
+    }
+    if args.architecture.is_some() || args.channels.is_some() || args.layers.is_some() {
+        let given = architecture(args, shape)?;
+        ensure!(
+            given == config.model,
+            "--architecture, --channels and --layers contradict the run, whose levels have {:?} channels and {} layers",
+            config.model.block_out_channels,
+            config.model.layers_per_block
+        );
+    }
+    Ok(())
+}
+
+fn sides([_, h, w]: [usize; 3]) -> SampleSize {
+    if h == w { SampleSize::Square(h) } else { SampleSize::Sides([h, w]) }
+}
+
+/// The architecture that the options describe, for images of this shape.
+fn architecture(args: &Args, shape: [usize; 3]) -> Result<UnetConfig> {
+    let Some(path) = &args.architecture else {
+        return unet(args.channels.as_deref().unwrap_or(&[32, 64, 64]), args.layers.unwrap_or(2), shape);
+    };
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let json = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    Ok(UnetConfig { sample_size: Some(sides(shape)), ..UnetConfig::from_json(json, path)? })
+}
+
+/// A U-Net for images of this shape, with attention at the coarsest level.
+fn unet(channels: &[usize], layers: usize, [c, h, w]: [usize; 3]) -> Result<UnetConfig> {
+    ensure!(
+        !channels.is_empty() && channels.iter().all(|c| c % 16 == 0 && *c > 0),
+        "--channels must be multiples of 16, got {channels:?}"
+    );
+    let multiple = 1 << (channels.len() - 1);
+    ensure!(
+        h % multiple == 0 && w % multiple == 0,
+        "the images' sides must be multiples of {multiple} for {} levels, got {h}x{w}; --pad or --side changes them",
+        channels.len()
+    );
+    let blocks = |attention: &str, plain: &str| -> Vec<String> {
+        (0..channels.len()).map(|i| if i + 1 == channels.len() { attention.into() } else { plain.into() }).collect()
+    };
+    Ok(UnetConfig {
+        sample_size: Some(sides([c, h, w])),
+        in_channels: c,
+        out_channels: c,
+        block_out_channels: channels.to_vec(),
+        down_block_types: blocks("AttnDownBlock2D", "DownBlock2D"),
+        up_block_types: blocks("AttnUpBlock2D", "UpBlock2D").into_iter().rev().collect(),
+        layers_per_block: layers,
+        norm_num_groups: 16,
+        attention_head_dim: Some(32.min(channels[channels.len() - 1])),
+        ..UnetConfig::default()
+    })
+}
+
+fn schedule(name: &str) -> Result<DiscreteConfig> {
+    let steps = 1000;
+    let betas = match name {
+        "linear" => Betas::Linear { steps, beta_start: 1e-4, beta_end: 0.02 },
+        "scaled_linear" => Betas::ScaledLinear { steps, beta_start: 1e-4, beta_end: 0.02 },
+        "squaredcos_cap_v2" => Betas::SquaredcosCapV2 { steps },
+        other => bail!("unknown schedule '{other}'; known: linear, scaled_linear, squaredcos_cap_v2"),
+    };
+    Ok(DiscreteConfig { betas, zero_terminal_snr: false })
+}
+
+fn prediction(name: &str) -> Result<Prediction> {
+    Ok(match name {
+        "eps" => Prediction::Eps,
+        "x0" => Prediction::X0,
+        "v" => Prediction::V,
+        other => bail!("unknown prediction '{other}'; known: eps, x0, v"),
+    })
+}

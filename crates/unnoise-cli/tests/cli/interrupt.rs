@@ -1,0 +1,105 @@
+//! Ctrl-C in a long command stops within a step, or within a solve of a step, and keeps what is done.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ndarray::Array4;
+use serde_json::Value;
+
+use crate::{Scratch, fixture};
+
+/// A command that was sent SIGINT when it had said a line that contains `word`: its exit code, stdout and stderr.
+///
+/// A minute is more than any step of the small network takes, on any machine, and less than any of the runs.
+fn interrupted(scratch: &Scratch, line: &str, word: &str) -> (Option<i32>, String, String) {
+    let mut child = scratch.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.lines().any(|line| line.contains(word)) {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{line} ended: {said}");
+    }
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(status.success());
+    let code = wait(&mut child, line);
+    stderr.read_to_string(&mut said).unwrap();
+    let mut stdout = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    (code, stdout, said)
+}
+
+fn wait(child: &mut Child, line: &str) -> Option<i32> {
+    let sent = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        if sent.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("{line} did not stop");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn finished_samples_are_kept() {
+    let scratch = Scratch::new();
+    scratch.measure(0.05);
+    let line = format!(
+        "reconstruct --model {} --measurement m.npz --samples 100000 --batch 2 --steps 20 --out out --json",
+        fixture("tiny")
+    );
+    let (code, stdout, stderr) = interrupted(&scratch, &line, "4 of 100000 samples done");
+    assert_eq!(code, Some(130), "{stderr}");
+    let report: Value = serde_json::from_str(&stdout).expect("one JSON object on stdout");
+    let kept = report["samples"].as_u64().unwrap();
+    assert!(kept >= 4 && kept.is_multiple_of(2) && report["samples_requested"] == 100_000, "{kept}");
+    assert_eq!(scratch.read("out/samples.npy").dim().0 as u64, kept);
+    // The evaluations are those of the samples that are kept.
+    assert_eq!(report["evaluations"]["forward"].as_u64(), Some(20 * kept));
+    assert!(stderr.contains(&format!("stopped: {kept} of 100000 samples were finished and are in out")), "{stderr}");
+}
+
+/// One step whose solve never ends.
+#[test]
+fn a_solve_is_stopped_within() {
+    let scratch = Scratch::new();
+    scratch.measure(0.05);
+    let line = format!(
+        "reconstruct --model {} --measurement m.npz --method mmps --set tolerance=1e-300 --set max_iterations=100000 --samples 1 --steps 1",
+        fixture("tiny")
+    );
+    let (code, _, stderr) = interrupted(&scratch, &line, "0 of 1 sample done");
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stderr.contains("stopped on request after 0 of 1 steps") && stderr.contains("nothing was written"), "{stderr}");
+    assert!(!scratch.path("unnoise-out").exists());
+    assert_eq!(crate::files(scratch.0.path()).len(), 2, "only the image and its measurement");
+}
+
+#[test]
+fn finished_images_are_kept() {
+    let scratch = Scratch::new();
+    let line = format!("sample --model {} --n 100000 --batch 3 --steps 10 --output x.npy", fixture("tiny"));
+    let (code, _, stderr) = interrupted(&scratch, &line, "6 of 100000 images done");
+    assert_eq!(code, Some(130), "{stderr}");
+    let kept = scratch.read("x.npy").dim().0;
+    assert!(kept >= 6 && stderr.contains(&format!("stopped: {kept} of 100000 images were finished and are in x.npy")), "{stderr}");
+}
+
+#[test]
+fn a_training_goes_on_where_it_was_stopped() {
+    let scratch = Scratch::new();
+    scratch.write("images.npy", &Array4::from_shape_fn((8, 1, 8, 8), |(n, _, i, j)| f64::from(u8::from((i + n) % 5 == j % 3))));
+    let options = "train --data images.npy --channels 16,16 --layers 1 --batch 2 --warmup 5 --sheet-every 0 --out run --json";
+    let (code, stdout, stderr) = interrupted(&scratch, &format!("{options} --steps 1000000"), "update 100 of");
+    assert_eq!(code, Some(130), "{stderr}");
+    let summary: Value = serde_json::from_str(&stdout).expect("one JSON object on stdout");
+    let done = summary["steps_done"].as_u64().unwrap();
+    assert!(summary["finished"] == false && summary["model"].is_null() && done >= 100, "{summary}");
+    assert!(stderr.contains(&format!("stopped after update {done}; --resume goes on from there")), "{stderr}");
+    let resumed: Value =
+        serde_json::from_str(&scratch.succeed(&format!("{options} --resume --steps {}", done + 2))).expect("one JSON object");
+    assert!(resumed["finished"] == true && resumed["steps_done"] == done + 2, "{resumed}");
+}

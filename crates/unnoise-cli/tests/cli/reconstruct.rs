@@ -1,0 +1,108 @@
+//! `unnoise reconstruct`.
+
+use serde_json::json;
+
+use crate::{Scratch, fixture};
+
+const METHODS: [&str; 6] = ["dps", "pigdm", "mmps", "ddnm-plus", "diffpir", "tds"];
+
+/// A copy of the fixture whose config.json states no size of its images.
+pub(crate) fn model_without_a_size(scratch: &Scratch) -> String {
+    let copy = scratch.path("unsized");
+    for part in ["unet", "scheduler"] {
+        std::fs::create_dir_all(copy.join(part)).unwrap();
+        for file in crate::files(fixture(&format!("tiny/{part}")).as_ref()) {
+            std::fs::copy(&file, copy.join(part).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let config = copy.join("unet/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(config, text.replace("\"sample_size\": 16", "\"sample_size\": null")).unwrap();
+    "unsized".into()
+}
+
+#[test]
+fn every_method_reconstructs() {
+    let scratch = Scratch::new();
+    scratch.measure(0.05);
+    let base = format!("reconstruct --model {} --measurement m.npz", fixture("tiny"));
+    for method in METHODS {
+        let report = scratch.json(&format!("{base} --method {method} --samples 3 --steps 8 --out {method}"));
+        assert_eq!((&report["method"], &report["samples"]), (&json!(method), &json!(3)));
+        assert_eq!(report["chi_square"].as_array().map(Vec::len), Some(3));
+        assert!(report["psnr"].as_f64().is_some_and(f64::is_finite), "{report}");
+        // chi-square is the residual in units of the noise.
+        let (chi, rms) = (report["chi_square"][1].as_f64().unwrap(), report["residual_rms"][1].as_f64().unwrap());
+        assert!((chi.sqrt() * 0.05 / rms - 1.0).abs() < 1e-9, "{method}: {chi} {rms}");
+        assert_eq!(report["diagnostics"].get("solver").is_some(), method == "mmps", "{report}");
+        assert_eq!(report["diagnostics"].get("particles").is_some(), method == "tds", "{report}");
+        assert_eq!(scratch.read(&format!("{method}/samples.npy")).dim(), (3, 1, 16, 16));
+        for file in ["panel.png", "mean.npy", "deviation.npy", "truth.npy", "report.json"] {
+            assert!(scratch.path(method).join(file).is_file(), "{method}: {file}");
+        }
+        let about = scratch.json(&format!("inspect {method}"));
+        assert_eq!((&about["kind"], &about["method"], &about["psnr"]), (&json!("reconstruction"), &json!(method), &report["psnr"]));
+    }
+    let again = scratch.refused(&format!("{base} --samples 1 --steps 2 --out dps"));
+    assert!(again.contains("dps exists already; --force replaces it"), "{again}");
+    scratch.succeed(&format!("{base} --samples 1 --steps 2 --out dps --force"));
+}
+
+/// What a user cannot see in the picture stands in the summary: solves that stopped short, particles that died.
+#[test]
+fn the_summary_tells_of_solves_and_particles() {
+    let scratch = Scratch::new();
+    scratch.measure(0.05);
+    let base = format!("reconstruct --model {} --measurement m.npz --samples 3 --batch 2 --steps 4", fixture("tiny"));
+    let text = scratch.succeed(&format!("{base} --method mmps --set max_iterations=2 --set tolerance=1e-9 --out short"));
+    let solves = text.lines().find(|line| line.trim().starts_with("solves")).unwrap_or_else(|| panic!("{text}"));
+    assert!(solves.contains("12, of 3.0 products each") && solves.contains("12 stopped short"), "{solves}");
+    // A reflecting blur has no decomposition, so that pigdm solves; its systems are well conditioned.
+    scratch.succeed("simulate --image image.npy --operator blur:motion,length=3,boundary=reflect --sigma-y 0.05 --output blur.npz");
+    let text = scratch.succeed(&format!("{base} --method pigdm --out well").replace("m.npz", "blur.npz"));
+    assert!(text.contains("all reached their tolerance"), "{text}");
+    let text = scratch.succeed(&format!("{base} --method tds --set particles=4 --out particles"));
+    let particles = text.lines().find(|line| line.trim().starts_with("particles")).unwrap_or_else(|| panic!("{text}"));
+    assert!(particles.contains("4 a sample; effective size"), "{particles}");
+    let text = scratch.succeed(&format!("{base} --method diffpir --out neither"));
+    assert!(!text.contains("solves") && !text.contains("particles"), "{text}");
+    let one =
+        scratch.succeed(&format!("reconstruct --model {} --measurement m.npz --samples 1 --steps 1 --out one", fixture("tiny")));
+    assert!(one.starts_with("1 posterior sample by ddnm-plus (heuristic), 1 step each"), "{one}");
+}
+
+/// Without noise: the methods that have a limit there reach it, and the one that has none says so.
+#[test]
+fn a_measurement_without_noise() {
+    let scratch = Scratch::new();
+    scratch.measure(0.0);
+    let base = format!("reconstruct --model {} --measurement m.npz --samples 2 --steps 8", fixture("tiny"));
+    for method in METHODS.into_iter().filter(|method| *method != "tds") {
+        let report = scratch.json(&format!("{base} --method {method} --out {method}"));
+        assert!(report["chi_square"].is_null(), "{method}: {}", report["chi_square"]);
+        let residual = report["residual_rms"][0].as_f64().unwrap();
+        // y is single precision; ddnm-plus takes what was measured from it, and diffpir all but its floor of .002 does.
+        match method {
+            "ddnm-plus" => assert!(residual < 1e-7, "{residual}"),
+            "diffpir" => assert!(residual < 1e-3, "{residual}"),
+            _ => assert!(residual.is_finite(), "{method}: {residual}"),
+        }
+    }
+    let text = scratch.succeed(&format!("{base} --out text"));
+    assert!(text.contains("  residual  ") && !text.contains("chi-square"), "{text}");
+    assert!(scratch.refused(&format!("{base} --method tds --out tds")).contains("sigma_y > 0"));
+}
+
+#[test]
+fn the_measurement_states_the_size_where_the_model_does_not() {
+    let scratch = Scratch::new();
+    scratch.measure(0.05);
+    let model = model_without_a_size(&scratch);
+    for (model, out) in [(model, "unsized-out"), (fixture("tiny"), "sized-out")] {
+        scratch.succeed(&format!("reconstruct --model {model} --measurement m.npz --samples 1 --steps 3 --out {out}"));
+    }
+    assert_eq!(scratch.read("unsized-out/samples.npy"), scratch.read("sized-out/samples.npy"));
+    // The built-in measurement is not of the model's size.
+    let message = scratch.refused(&format!("reconstruct --model {} --out other", fixture("tiny")));
+    assert!(message.contains("the measured image must be of shape [1, 16, 16] [c, h, w], as the prior's images"), "{message}");
+}

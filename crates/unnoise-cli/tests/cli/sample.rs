@@ -1,0 +1,89 @@
+//! `unnoise sample`.
+
+use std::path::PathBuf;
+
+use ndarray::{Array4, Axis};
+use unnoise::core::Batch;
+use unnoise::io::{Limits, Npz};
+
+use crate::{Scratch, files, fixture, largest_difference};
+
+/// The samples that diffusers 0.42.1 draws with a small trained network (`tools/fixtures/sample_cli.py`), to 1e-3: f32 networks differ
+/// by 1e-5 of the largest output, which these samplers amplify to at most 6e-4.
+#[test]
+fn sample_draws_what_diffusers_draws() {
+    let scratch = Scratch::new();
+    let (model, noise) = (fixture("tiny"), fixture("tiny/x_T.npy"));
+    let mut npz = Npz::open(&PathBuf::from(fixture("tiny/expected.npz")), Limits::default()).unwrap();
+    let names = npz.names().to_vec();
+    assert!(names.len() >= 20, "{names:?}");
+    let mut failures = Vec::new();
+    for name in names {
+        let parts: Vec<&str> = name.split('_').collect();
+        let [sampler, grid, steps] = parts[..] else { panic!("{name} is not NAME_GRID_STEPS") };
+        scratch.succeed(&format!(
+            "sample --model {model} --sampler {sampler} --grid {grid} --steps {steps} --noise {noise} --force --output x.npy"
+        ));
+        let theirs: Batch = npz.require(&name).unwrap().to_f64().unwrap().into_dimensionality().unwrap();
+        let difference = largest_difference(&scratch.read("x.npy"), &theirs);
+        if difference.is_nan() || difference > 1e-3 {
+            failures.push(format!("{name}: {difference:.1e}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_trace_holds_every_state() {
+    let scratch = Scratch::new();
+    let (model, noise) = (fixture("tiny"), fixture("tiny/x_T.npy"));
+    let summary = scratch.json(&format!("sample --model {model} --steps 4 --noise {noise} --n 2 --trace trace --output x.npy"));
+    assert_eq!(summary["evaluations_per_image"], 4);
+    assert_eq!(scratch.read("trace/x-0003.npy"), scratch.read("x.npy"));
+    let grid: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(scratch.path("trace/grid.json")).unwrap()).unwrap();
+    assert_eq!(grid["steps"].as_array().map(Vec::len), Some(4));
+    assert_eq!(files(&scratch.path("trace")).len(), 9);
+}
+
+/// Sample 2 of 3 is the same drawn two at a time: the network's kernels may differ in the last bits with the batch, no more.
+#[test]
+fn samples_do_not_depend_on_the_batch() {
+    let scratch = Scratch::new();
+    let model = fixture("tiny");
+    for (batch, output) in [("3", "a.npy"), ("2", "b.npy")] {
+        scratch.succeed(&format!("sample --model {model} --steps 5 --n 3 --seed 4 --batch {batch} --output {output}"));
+    }
+    let difference = largest_difference(&scratch.read("a.npy"), &scratch.read("b.npy"));
+    assert!(difference < 1e-4, "{difference:.1e}");
+}
+
+/// A model that states no size of its images takes it from `--side`, from the noise, or from the measurement.
+#[test]
+fn a_model_may_leave_the_size_of_its_images_to_the_user() {
+    let scratch = Scratch::new();
+    let model = crate::reconstruct::model_without_a_size(&scratch);
+    let message = scratch.refused(&format!("sample --model {model} --output x.npy"));
+    assert!(message.contains("sample_size") && message.contains("--side"), "{message}");
+    scratch.succeed(&format!("sample --model {model} --n 1 --steps 2 --side 16 --output square.npy"));
+    scratch.succeed(&format!("sample --model {model} --n 1 --steps 2 --side 8x16 --output wide.npy"));
+    scratch.write("noise.npy", &Array4::from_shape_fn((2, 1, 16, 16), |(n, _, i, j)| ((7 * i + 3 * j + n) % 5) as f64 / 2.0 - 1.0));
+    scratch.succeed(&format!("sample --model {model} --steps 2 --noise noise.npy --output noise-x.npy"));
+    assert_eq!(scratch.read("square.npy").dim(), (1, 1, 16, 16));
+    assert_eq!(scratch.read("wide.npy").dim(), (1, 1, 8, 16));
+    assert_eq!(scratch.read("noise-x.npy").dim(), (2, 1, 16, 16));
+    // The same images as of the model that states its size.
+    scratch.succeed(&format!("sample --model {} --n 1 --steps 2 --output stated.npy", fixture("tiny")));
+    assert_eq!(scratch.read("stated.npy"), scratch.read("square.npy"));
+    assert!(scratch.refused(&format!("sample --model {} --side 16 --output y.npy", fixture("tiny"))).contains("16x16"));
+}
+
+#[test]
+fn pictures_are_drawn_too() {
+    let scratch = Scratch::new();
+    let summary = scratch.json(&format!("sample --model {} --n 3 --steps 2 --output x.png", fixture("tiny")));
+    assert_eq!((&summary["shape"], &summary["images"]), (&serde_json::json!([3, 1, 16, 16]), &serde_json::json!(3)));
+    let sheet = scratch.json("inspect x.png");
+    assert_eq!(sheet["kind"], "picture");
+    scratch.succeed(&format!("sample --model {} --n 3 --steps 2 --output x.npy", fixture("tiny")));
+    assert_eq!(scratch.read("x.npy").len_of(Axis(0)), 3);
+}
