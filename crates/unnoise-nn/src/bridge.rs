@@ -199,7 +199,6 @@ pub(crate) trait Kernels: Backend {
     }
 
     /// `(dq, dk, dv)`.
-    #[expect(clippy::too_many_arguments, reason = "all that went in, all that came out, and its gradient")]
     fn fast_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
