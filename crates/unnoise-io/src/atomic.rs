@@ -77,7 +77,10 @@ fn write_directly(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Re
 
 /// An error about a temporary file, as one about the file that it would have become.
 pub(crate) fn unnamed(action: &'static str, path: &Path, reason: &std::io::Error) -> Error {
-    Error::Io { action, path: path.into(), reason: reason.kind().into() }
+    // The temporary file's name is the end of the reason's text, and its kind all else that can be had of it.
+    let text = reason.to_string();
+    let reason = std::io::Error::new(reason.kind(), text.split(" at path ").next().unwrap_or_default().to_owned());
+    Error::Io { action, path: path.into(), reason }
 }
 
 fn no_directory(path: &Path, directory: &Path) -> Error {

@@ -59,8 +59,8 @@ impl DiffusionModel {
         let config_path = network.join(CONFIG);
         if !config_path.is_file() {
             fs::read_dir(directory).map_err(Error::io(directory))?;
-            let expected = format!("with {CONFIG}, in the root or in unet/");
-            return Err(Error::file(directory, "a model directory", expected, "one without"));
+            let expected = format!("a model's, with {CONFIG} in it or in its unet/");
+            return Err(Error::file(directory, "the directory", expected, "one without"));
         }
         let config = UnetConfig::from_json(parse(&read_json(&config_path)?, &config_path)?, &config_path)?;
         let weights = network.join(WEIGHTS);

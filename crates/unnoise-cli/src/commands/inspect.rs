@@ -51,13 +51,15 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) if items.iter().any(Value::is_object) => {
             let line = |item: &Value| match item {
-                Value::Object(entries) => join(entries.iter().map(|(name, value)| format!("{name} {value}")).collect(), ", "),
+                Value::Object(entries) => {
+                    join(entries.iter().map(|(name, value)| format!("{name} {}", text(value))).collect(), ", ")
+                }
                 other => text(other),
             };
             join(items.iter().map(line).collect(), "\n")
         }
         Value::Array(items) if items.iter().all(Value::is_string) => join(items.iter().map(text).collect(), ", "),
-        Value::Object(entries) => join(entries.iter().map(|(name, value)| format!("{name}: {}", value)).collect(), "\n"),
+        Value::Object(entries) => join(entries.iter().map(|(name, value)| format!("{name}: {value}")).collect(), "\n"),
         other => other.to_string(),
     }
 }

@@ -66,7 +66,7 @@ fn errors_are_one_clear_line() {
         (simulate("image.npy", "--operator box:4 --index 3 --output new.npz"), "--index must be below 1"),
         ("sample --model nowhere --output x.npy".into(), "nowhere: No such file or directory"),
         ("sample --model image.npy --output x.npy".into(), "image.npy: Not a directory"),
-        ("sample --model empty --output x.npy".into(), "empty: a model directory must be with config.json"),
+        ("sample --model empty --output x.npy".into(), "empty: the directory must be a model's, with config.json"),
         ("sample --model no-weights --output x.npy".into(), "the weights must be in diffusion_pytorch_model.safetensors"),
         ("sample --model cut-weights --output x.npy".into(), "must be a whole safetensors file"),
         (format!("sample --model {model} --sampler dimm --output x.npy"), "known: ddpm, ddim"),

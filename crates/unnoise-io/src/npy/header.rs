@@ -77,7 +77,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn excerpt(&self) -> String {
-        self.rest.chars().take(20).collect()
+        self.rest.chars().take(20).map(|c| if c.is_control() { ' ' } else { c }).collect()
     }
 
     fn string(&mut self) -> Result<&'a str, String> {
