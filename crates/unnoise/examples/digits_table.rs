@@ -130,10 +130,10 @@ fn score(
         scores.forward += each * report.evaluations.forward as f64;
         scores.vjp += each * report.evaluations.adjoint as f64;
         scores.seconds += each * report.seconds;
-        let solver = &report.diagnostics["solver"];
-        let read = |key: &str| solver[key].as_f64().unwrap_or(0.0);
-        let [all, left, worst] = scores.solves;
-        scores.solves = [all + read("solves"), left + read("not_converged"), worst.max(read("worst_residual"))];
+        if let Some(solver) = report.diagnostics.solver {
+            let [all, left, worst] = scores.solves;
+            scores.solves = [all + solver.solves as f64, left + solver.not_converged as f64, worst.max(solver.worst_residual)];
+        }
         let mut of_image = Ranks::new(samples);
         of_image.add(&clipped, image, 0.02, &Streams::new(77, i as u32..i as u32 + 1))?;
         ranks.push(of_image);
