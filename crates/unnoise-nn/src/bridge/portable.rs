@@ -96,7 +96,7 @@ pub(super) fn concat<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatT
 pub(super) fn split<B: Backend>(t: FloatTensor<B>, channels: usize) -> (FloatTensor<B>, FloatTensor<B>) {
     let [n, c, h, w] = t.shape().dims();
     let part = |t, from: usize, to: usize| {
-        let ranges = [0..n, from..to, 0..h, 0..w].map(|range| Slice::from(range));
+        let ranges = [0..n, from..to, 0..h, 0..w].map(Slice::from);
         B::float_slice(t, &ranges)
     };
     (part(t.clone(), 0, channels), part(t, channels, c))
