@@ -19,7 +19,7 @@ use crate::simd::{Kernel, Simd, dispatch};
 /// ```
 ///
 /// A 3x3 kernel with stride 1 and one zero of padding all around goes by Winograd's algorithm unless `exact` is set: F(2x2) where both sides
-/// are at most 4, else F(4x4). Everything else is a product of matrices over windows that are gathered as they are needed. The shape of one
+/// are at most 8, else F(4x4). Everything else is a product of matrices over windows that are gathered as they are needed. The shape of one
 /// image alone decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {

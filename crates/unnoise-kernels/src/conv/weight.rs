@@ -151,7 +151,7 @@ impl Deref for Lines<'_> {
 ///
 /// Which they are is up to the convolution's shape and direction: each is made in the first call that needs it, so that a network that
 /// is only evaluated never pays for its gradient's. For a 3x3 kernel a transform takes 4 times the weight's own memory, or 1.8 times for
-/// sides up to 4. Results have the bits that [`Weight::Raw`] gives.
+/// sides up to 8. Results have the bits that [`Weight::Raw`] gives.
 #[derive(Debug)]
 pub struct PreparedWeight {
     /// `[c_out, c_in, kernel]`.

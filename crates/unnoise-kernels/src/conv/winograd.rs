@@ -61,9 +61,10 @@ impl Shape {
         (self.n * self.h.div_ceil(m), self.w.div_ceil(m))
     }
 
-    /// Sides up to 4 take F(2x2), which leaves less of them over; larger ones F(4x4).
+    /// Sides up to 8 take F(2x2): fewer tiles hang over the edge, and its points take less than half the memory of F(4x4), which sets the pace of
+    /// a single image in a deep network.
     fn small(&self) -> bool {
-        self.h.max(self.w) <= 4
+        self.h.max(self.w) <= 8
     }
 }
 
