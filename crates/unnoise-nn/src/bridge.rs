@@ -123,7 +123,11 @@ pub(crate) fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// The operations that have a kernel, and their gradients.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(
+    Flex,
+    Cube: cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda", feature = "rocm")),
+    Autodiff
+)]
 pub(crate) trait Kernels: Backend {
     fn fast_conv2d(
         x: FloatTensor<Self>,
@@ -260,3 +264,7 @@ pub(crate) trait Kernels: Backend {
         portable::group_norm_backward::<Self>(x, gamma, beta, dy, groups, eps, silu)
     }
 }
+
+/// Every GPU takes the operations of the engine.
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda", feature = "rocm"))]
+impl Kernels for burn::backend::Cube {}
