@@ -40,12 +40,15 @@ struct Row {
 
 fn rows() -> Vec<Row> {
     vec![
-        Row { method: "ddnm-plus", settings: [json!({ "eta": 1.0 }), json!({ "eta": 0.85 })] },
-        Row { method: "diffpir", settings: [json!({ "lambda": 7.0, "zeta": 1.0 }), json!({ "lambda": 0.5, "zeta": 1.0 })] },
-        Row { method: "pigdm", settings: [json!({ "prior_variance": 1.0 }), json!({ "prior_variance": 0.3 })] },
-        Row { method: "dps", settings: [json!({ "zeta": 0.3 }), json!({ "zeta": 0.3 })] },
-        Row { method: "tds", settings: [json!({ "particles": 2 }), json!({ "particles": 2 })] },
-        Row { method: "mmps", settings: [0, 1].map(|_| json!({ "eta": 1.0, "max_iterations": 3, "sampler": "ddim" })) },
+        Row { method: "ddnm-plus", settings: [json!({ "eta": 0.85 }), json!({ "eta": 0.85 })] },
+        Row { method: "diffpir", settings: [json!({ "lambda": 7.0, "zeta": 1.0 }), json!({ "lambda": 2.0, "zeta": 1.0 })] },
+        Row { method: "pigdm", settings: [json!({ "prior_variance": 1.0 }), json!({ "prior_variance": 1.0 })] },
+        Row { method: "dps", settings: [json!({ "zeta": 0.1 }), json!({ "zeta": 0.3 })] },
+        Row { method: "tds", settings: [json!({ "particles": 2 }), json!({ "particles": 4 })] },
+        Row {
+            method: "mmps",
+            settings: [0, 1].map(|_| json!({ "eta": 1.0, "max_iterations": 3, "sampler": "ddim", "tolerance": 0.05 })),
+        },
     ]
 }
 
@@ -184,7 +187,7 @@ fn tune(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
 /// The weights of total variation that `tune` tries, in the model's units.
 const WEIGHTS: [f64; 5] = [0.0003, 0.001, 0.003, 0.01, 0.03];
 /// The best of them for each task.
-const TUNED_WEIGHTS: [f64; 2] = [0.01, 0.003];
+const TUNED_WEIGHTS: [f64; 2] = [0.003, 0.003];
 
 /// The pseudo-inverse, or total variation with a weight.
 fn baseline(spec: &str, images: &[Batch], weight: Option<f64>) -> Result<Scores> {

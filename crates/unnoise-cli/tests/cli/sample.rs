@@ -53,7 +53,7 @@ fn samples_do_not_depend_on_the_batch() {
     for (batch, output) in [("3", "a.npy"), ("2", "b.npy")] {
         scratch.succeed(&format!("sample --model {model} --steps 5 --n 3 --seed 4 --batch {batch} --output {output}"));
     }
-    assert_eq!(read("a.npy"), read("b.npy"));
+    assert_eq!(scratch.read("a.npy"), scratch.read("b.npy"));
 }
 
 /// A model that states no size of its images takes it from `--side`, from the noise, or from the measurement.
