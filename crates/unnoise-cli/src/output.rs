@@ -28,6 +28,12 @@ pub(crate) fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// Mean, smallest and largest.
+pub(crate) fn spread(values: &[f64]) -> [f64; 3] {
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    values.iter().fold([mean, f64::INFINITY, f64::NEG_INFINITY], |[mean, low, high], v| [mean, low.min(*v), high.max(*v)])
+}
+
 /// Refuses an output file that could not be written, before the work: one of a format that is not in `formats`, one that exists, or one in
 /// a directory that does not.
 pub(crate) fn check(path: &Path, formats: &[Format], force: bool) -> Result<Overwrite> {

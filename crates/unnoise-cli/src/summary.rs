@@ -6,7 +6,7 @@ use anyhow::Result;
 use unnoise::Report;
 use unnoise::core::{ParticleReport, SolverReport};
 
-use crate::output::count;
+use crate::output::{count, spread};
 
 /// The lines; each ends.
 pub(crate) fn summary(r: &Report) -> Result<String> {
@@ -65,10 +65,4 @@ fn particles(report: &ParticleReport) -> String {
         "{} a sample; effective size {mean:.1} on average, {low:.1} at least; resampled {resampled:.1} times, {ancestors:.1} ancestors left",
         report.particles
     )
-}
-
-/// Mean, smallest and largest.
-fn spread(values: &[f64]) -> [f64; 3] {
-    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    values.iter().fold([mean, f64::INFINITY, f64::NEG_INFINITY], |[mean, low, high], v| [mean, low.min(*v), high.max(*v)])
 }

@@ -49,10 +49,11 @@ pub fn write_atomic(path: &Path, overwrite: Overwrite, write: impl FnOnce(&mut d
     // A temporary file is private by default; this one becomes an ordinary file, under the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let file = builder.tempfile_in(&directory).map_err(|reason| unnamed("write", path, &reason))?;
-    let mut buffered = BufWriter::with_capacity(1 << 16, file);
-    write(&mut buffered).map_err(Error::io("write", path))?;
-    let file = buffered.into_inner().map_err(|e| Error::Io { action: "write", path: path.into(), reason: e.into_error() })?;
+    let mut file = builder.tempfile_in(&directory).map_err(|reason| unnamed("write", path, &reason))?;
+    // The file itself, since what wraps it adds the temporary name to every error.
+    let mut buffered = BufWriter::with_capacity(1 << 16, file.as_file_mut());
+    write(&mut buffered).and_then(|()| buffered.flush()).map_err(Error::io("write", path))?;
+    drop(buffered);
     file.as_file().sync_all().map_err(Error::io("write", path))?;
     match overwrite {
         Overwrite::Force => file.persist(path),

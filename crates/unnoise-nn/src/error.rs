@@ -107,6 +107,17 @@ impl Error {
         move |source| Self::Io { path: path.into(), source }
     }
 
+    /// Says of a file in `temporary` where it would have come to stand.
+    pub(crate) fn at_place(self, temporary: &Path, place: &Path) -> Self {
+        match self {
+            Self::Io { path, source } => {
+                let path = path.strip_prefix(temporary).map_or(path.clone(), |name| place.join(name));
+                Self::Io { path, source }
+            }
+            other => other,
+        }
+    }
+
     /// Says that an argument came from the file `path`.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {

@@ -28,12 +28,13 @@ pub struct ReconstructConfig {
     pub grid: GridKind,
     /// The seed; sample `i` depends on it and on `i` alone.
     pub seed: u64,
-    /// The number of samples that are drawn at a time; it changes memory and speed, not the samples.
+    /// The number of samples that are drawn at a time; it changes memory, speed and how many a stopped run keeps, not the samples.
     pub batch: usize,
 }
 
 impl Default for ReconstructConfig {
-    /// The demonstration's: 19 samples, whose range is a 90 % interval.
+    /// The demonstration's: 19 samples, whose range is a 90 % interval. 5 at a time, on 2 cores, take a seventh longer than 10; 2 take
+    /// half again as long, and 1 twice.
     fn default() -> Self {
         Self {
             method: "ddnm-plus".into(),

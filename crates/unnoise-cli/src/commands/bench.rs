@@ -8,7 +8,7 @@ use unnoise::nn::DiffusionModel;
 use unnoise::{BenchMode, BenchReport, bench, digits_model};
 
 use crate::args::Common;
-use crate::output::print;
+use crate::output::{count, print};
 
 /// Time a network on this machine: an evaluation, a guided step or a training step, and where the time goes.
 #[derive(clap::Args)]
@@ -49,7 +49,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn table(r: &BenchReport) -> Result<String> {
     let mut text = String::new();
     let [c, h, w] = r.shape;
-    writeln!(text, "{} of {} images {c}x{h}x{w}, {} parameters, {} threads", name(r.mode), r.batch, r.parameters, r.threads)?;
+    let (images, threads) = (count(r.batch, "image"), count(r.threads, "thread"));
+    writeln!(text, "{} of {images} {c}x{h}x{w}, {} parameters, {threads}", name(r.mode), r.parameters)?;
     writeln!(text, "  {:.2} ms (median of {}; best {:.2}), {:.1} images/s", r.median_ms, r.runs.len(), r.min_ms, r.images_per_s)?;
     writeln!(text, "  {:.1} GFLOP/s of the plain algorithms; these threads' peak is {:.1}", r.gflops, r.peak_gflops)?;
     if let Some(mib) = r.peak_rss_mib {

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Map, Value};
 
 use crate::args::Common;
-use crate::output::print;
+use crate::output::{print, spread};
 
 /// Say what a file or directory is: a model, a measurement, a result of reconstruct, a run of train, a picture, an array or an archive
 /// of arrays.
@@ -44,22 +44,54 @@ pub(crate) fn run(args: Args) -> Result<()> {
     print(&lines.collect::<String>())
 }
 
-/// A value as text: the words of a list beside each other, the entries of an object, and the objects of a list, below each other.
+/// A value as text: words and a few numbers beside each other, many numbers by their mean and ends, the entries of an object and the objects
+/// of a list below each other.
 fn text(value: &Value) -> String {
-    let join = |parts: Vec<String>, between: &str| parts.join(between);
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(items) if items.iter().any(Value::is_object) => {
-            let line = |item: &Value| match item {
-                Value::Object(entries) => {
-                    join(entries.iter().map(|(name, value)| format!("{name} {}", text(value))).collect(), ", ")
-                }
-                other => text(other),
-            };
-            join(items.iter().map(line).collect(), "\n")
+        Value::Number(number) => match number.as_f64() {
+            Some(v) if number.is_f64() => float(v),
+            _ => number.to_string(),
+        },
+        Value::Array(items) if items.iter().any(Value::is_object) => items.iter().map(entry).collect::<Vec<_>>().join("\n"),
+        Value::Array(items) => {
+            let numbers: Vec<f64> = items.iter().filter_map(Value::as_f64).collect();
+            if items.len() > 8 && numbers.len() == items.len() {
+                let [mean, low, high] = spread(&numbers);
+                return format!("{} ({} to {}), {} values", float(mean), float(low), float(high), numbers.len());
+            }
+            let parts = items.iter().map(text).collect::<Vec<_>>().join(", ");
+            if items.iter().all(Value::is_string) { parts } else { format!("[{parts}]") }
         }
-        Value::Array(items) if items.iter().all(Value::is_string) => join(items.iter().map(text).collect(), ", "),
-        Value::Object(entries) => join(entries.iter().map(|(name, value)| format!("{name}: {value}")).collect(), "\n"),
+        Value::Object(entries) => {
+            entries.iter().map(|(name, value)| format!("{name}: {}", short(value))).collect::<Vec<_>>().join("\n")
+        }
         other => other.to_string(),
     }
+}
+
+/// An object in one line.
+fn entry(value: &Value) -> String {
+    match value {
+        Value::Object(entries) => {
+            entries.iter().map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+        }
+        other => text(other),
+    }
+}
+
+/// A value within an object: what is too long for a line is left to `--json`.
+fn short(value: &Value) -> String {
+    let text = if value.is_object() { value.to_string() } else { text(value) };
+    if text.len() <= 90 { text } else { "... (--json tells)".into() }
+}
+
+/// Five digits.
+fn float(v: f64) -> String {
+    if v != 0.0 && !(1e-3..1e6).contains(&v.abs()) {
+        return format!("{v:.4e}");
+    }
+    let decimals = if v.abs() < 10.0 { 4 } else { 2 };
+    let text = format!("{v:.decimals$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use unnoise::io::{Array, OutDir, Overwrite, write_atomic, write_npy};
 use unnoise::{GridKind, MeasuredImage, Prior, ReconstructConfig, ReconstructProgress, Reconstruction, reconstruct};
@@ -10,7 +10,7 @@ use unnoise::{GridKind, MeasuredImage, Prior, ReconstructConfig, ReconstructProg
 use crate::args::Common;
 use crate::output::{count, print};
 use crate::summary::summary;
-use crate::{interrupt, progress};
+use crate::{interrupt, message, progress};
 
 /// Reconstruct a measured image: samples of the posterior, their mean and deviation, and whether they explain the measurement.
 ///
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "ddnm-plus")]
     method: String,
 
-    /// A setting of the method, as KEY=VALUE; may be repeated.
+    /// A setting of the method, as KEY=VALUE; may be repeated. A key that does not exist is answered with those that do.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, Value)>,
 
@@ -141,7 +141,9 @@ fn write(result: &Reconstruction, measured: &MeasuredImage, out: &OutDir) -> Res
         write_atomic(&out.file("report.json"), Overwrite::Never, |file| file.write_all(report.as_bytes()))?;
         Ok(())
     };
-    write_all().with_context(|| format!("the results cannot be written to {}", out.target().display()))
+    // A user knows the place where the results will be, not the one where they are gathered.
+    let [gathered, target] = [out.file(""), out.target().join("")].map(|path| path.display().to_string());
+    write_all().map_err(|error| anyhow!("{}", message::one_line(&error).replace(&gathered, &target)))
 }
 
 fn setting(text: &str) -> Result<(String, Value), String> {

@@ -158,3 +158,33 @@ fn an_unwritable_place_is_an_error() {
         assert!(message.contains("/proc/new"), "{line}: {message}");
     }
 }
+
+/// A disk that fills up within a result of many files: the place where it was gathered is gone, and the user's own is named.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_fills_up_leaves_nothing() {
+    let scratch = Scratch::new();
+    scratch.measure(0.05);
+    scratch.write("images.npy", &Array4::from_elem((4, 1, 8, 8), 0.5));
+    let before = files(scratch.0.path());
+    for (line, expected) in [
+        (
+            format!("reconstruct --model {} --measurement m.npz --samples 4 --steps 1 --out out", fixture("tiny")),
+            "cannot write out/samples.npy: File too large",
+        ),
+        (
+            "train --data images.npy --channels 16 --layers 1 --batch 2 --steps 2 --sheet-every 0 --out run".into(),
+            "run/step-00000002/diffusion_pytorch_model.safetensors: File too large",
+        ),
+    ] {
+        // No file may have more than one block, and the signal that would end the program is ignored.
+        let script = format!("trap '' XFSZ; ulimit -f 1; exec {} {line}", env!("CARGO_BIN_EXE_unnoise"));
+        let output = std::process::Command::new("sh").args(["-c", &script]).current_dir(&scratch.0).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains(expected), "{line}: {message}");
+        assert!(!message.contains(".partial") && !message.contains(".tmp"), "{line}: {message}");
+    }
+    let after: Vec<_> = files(scratch.0.path()).into_iter().filter(|path| !path.ends_with("run")).collect();
+    assert_eq!(after, before);
+    assert!(files(&scratch.path("run")).iter().all(|path| !path.to_string_lossy().contains("step-")));
+}

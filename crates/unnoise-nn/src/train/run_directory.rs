@@ -75,7 +75,7 @@ impl RunDirectory {
         let written = write();
         if let Err(error) = written {
             let _ = fs::remove_dir_all(&temporary);
-            return Err(error);
+            return Err(error.at_place(&temporary, &target));
         }
         let all = self.checkpoints()?;
         for (_, old) in all.iter().rev().skip(KEPT) {
