@@ -33,8 +33,7 @@ pub struct ReconstructConfig {
 }
 
 impl Default for ReconstructConfig {
-    /// The demonstration's: 19 samples, whose range is a 90 % interval. 5 at a time, on 2 cores, take a seventh longer than 10; 2 take
-    /// half again as long, and 1 twice.
+    /// The demonstration's: 19 samples, whose range is a 90 % interval. Fewer at a time are slower, more are lost when a run is stopped.
     fn default() -> Self {
         Self {
             method: "ddnm-plus".into(),

@@ -162,9 +162,8 @@ impl Kernels for Flex {
         let _timer = Timer::start("attention gradient", 2.5 * attention_flops(&shape));
         let [q, k, v, out, sums, dout] = [q, k, v, out, sums, dout].map(Floats::new);
         let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; q.numbers().len()]);
-        let inputs = [&q, &k, &v, &out, &sums, &dout].map(Floats::numbers);
-        let [q_, k_, v_, out_, sums_, dout_] = inputs;
-        shape.backward(q_, k_, v_, out_, sums_, dout_, &mut dq, &mut dk, &mut dv).expect(SHAPES);
+        let [of_q, of_k, of_v, of_out, of_sums, of_dout] = [&q, &k, &v, &out, &sums, &dout].map(Floats::numbers);
+        shape.backward(of_q, of_k, of_v, of_out, of_sums, of_dout, &mut dq, &mut dk, &mut dv).expect(SHAPES);
         let [dq, dk, dv] = [dq, dk, dv].map(|gradient| tensor(gradient, q.0.shape()));
         (dq, dk, dv)
     }

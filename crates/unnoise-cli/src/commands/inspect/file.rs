@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 use unnoise::MeasuredImage;
-use unnoise::core::possible_methods;
+use unnoise::core::{chi_square, possible_methods};
 use unnoise::io::{Array, Format, Limits, MeasurementFile, Npz, ReadOptions, read_images, read_npy};
 
 use super::Facts;
@@ -79,11 +79,11 @@ fn range(values: impl Iterator<Item = f64>) -> [Option<f64>; 2] {
 fn measurement(path: &Path) -> Result<Facts> {
     let measured = MeasuredImage::read(path)?;
     let capabilities: Vec<String> = measured.operator().capabilities().iter().map(ToString::to_string).collect();
-    let chi_square = measured.truth().map(|truth| {
-        let m = measured.operator().measured() as f64;
-        let residual = measured.y() - &measured.operator().forward(truth);
-        residual.iter().map(|r| r * r).sum::<f64>() / (m * measured.sigma_y() * measured.sigma_y())
-    });
+    // None without a truth, or without noise.
+    let chi_square = match measured.truth() {
+        Some(truth) => chi_square(&measured.measurement()?, &(truth * 2.0 - 1.0)).ok().and_then(|all| all.first().copied()),
+        None => None,
+    };
     Ok(vec![
         ("kind", "measurement".into()),
         ("operator", measured.spec().to_string().into()),

@@ -22,6 +22,21 @@ struct State {
 }
 
 impl State {
+    fn new<B: Kernels, C: CheckpointStrategy>(
+        x: &Tracked<B, C>,
+        weight: &Tracked<B, C>,
+        conv: &Convolution,
+        mut checkpoint: impl FnMut(&Tracked<B, C>) -> NodeId,
+    ) -> Self {
+        Self {
+            x: weight.is_tracked().then(|| checkpoint(x)),
+            weight: x.is_tracked().then(|| checkpoint(weight)),
+            x_shape: x.shape().dims(),
+            weight_shape: weight.shape().dims(),
+            conv: conv.clone(),
+        }
+    }
+
     /// The gradients of the first three parents, `x`, `weight` and `bias`, registered where they are asked for.
     fn backward<B: Kernels>(
         self,
@@ -85,13 +100,7 @@ pub(super) fn conv2d<B: Kernels, C: CheckpointStrategy>(
     let run = |x, weight, bias, conv| B::fast_conv2d(x, weight, bias, conv);
     match Conv2d.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
-            let state = State {
-                x: weight.is_tracked().then(|| prep.checkpoint(&x)),
-                weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
-                x_shape: x.shape().dims(),
-                weight_shape: weight.shape().dims(),
-                conv: conv.clone(),
-            };
+            let state = State::new::<B, C>(&x, &weight, &conv, |tensor| prep.checkpoint(tensor));
             prep.finish(state, run(x.into_primitive(), weight.into_primitive(), bias.into_primitive(), conv))
         }
         OpsKind::UnTracked(prep) => prep.finish(run(x.into_primitive(), weight.into_primitive(), bias.into_primitive(), conv)),
@@ -111,13 +120,7 @@ pub(super) fn conv2d_plus<B: Kernels, C: CheckpointStrategy>(
     let nodes = [x.node(), weight.node(), bias.node(), addend.node()];
     match Conv2dPlus.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
-            let state = State {
-                x: weight.is_tracked().then(|| prep.checkpoint(&x)),
-                weight: x.is_tracked().then(|| prep.checkpoint(&weight)),
-                x_shape: x.shape().dims(),
-                weight_shape: weight.shape().dims(),
-                conv: conv.clone(),
-            };
+            let state = State::new::<B, C>(&x, &weight, &conv, |tensor| prep.checkpoint(tensor));
             let by_image = addend.shape().num_dims() == 2;
             prep.finish((state, by_image), run([x, weight, bias, addend], conv))
         }
