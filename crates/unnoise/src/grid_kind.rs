@@ -32,7 +32,7 @@ impl GridKind {
     /// The grid of this name.
     ///
     /// # Errors
-    /// [`Error::Core`] with the names that exist.
+    /// [`Error::Core`](crate::Error::Core) with the names that exist.
     pub fn by_name(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
             let known = Self::ALL.map(|kind| kind.name().into()).to_vec();
