@@ -1,6 +1,7 @@
 //! Two-dimensional convolution (correlation, as in every network), forward and both backwards.
 
 mod gemm;
+mod narrow;
 mod weight;
 mod winograd;
 
@@ -19,8 +20,8 @@ use crate::simd::{Kernel, Simd, dispatch};
 /// ```
 ///
 /// A 3x3 kernel with stride 1 and one zero of padding all around goes by Winograd's algorithm unless `exact` is set: F(2x2) where both sides
-/// are at most 8, else F(4x4). Everything else is a product of matrices over windows that are gathered as they are needed. The shape of one
-/// image alone decides.
+/// are at most 8, else F(4x4). To or from at most four channels, that would transform more than it multiplies. Everything else is a product of
+/// matrices over windows that are gathered as they are needed. The shape of one image alone decides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {
     /// Images.
@@ -80,9 +81,10 @@ impl Conv2d {
         self.check(at, x.len(), weight.raw().len(), ("y", y.len()))?;
         weight.check(self, at)?;
         epilogue.check(self, y.len(), at)?;
-        match self.winograd() {
-            Some(shape) => winograd::correlate(shape, Direction::Forward, x, weight, epilogue, y),
-            None => gemm::forward(self, x, weight, epilogue, y),
+        match self.route() {
+            Route::Winograd(shape) => winograd::correlate(shape, Direction::Forward, x, weight, epilogue, y),
+            Route::FewOutputs => narrow::forward(self, x, weight, epilogue, y),
+            Route::FewInputs | Route::Any => gemm::forward(self, x, weight, epilogue, y),
         }
         Ok(())
     }
@@ -95,12 +97,13 @@ impl Conv2d {
         let (at, weight) = ("Conv2d::backward_input", weight.into());
         self.check(at, dx.len(), weight.raw().len(), ("dy", dy.len()))?;
         weight.check(self, at)?;
-        match self.winograd() {
-            Some(shape) => {
+        match self.route() {
+            Route::Winograd(shape) => {
                 let shape = winograd::Shape { c_in: shape.c_out, c_out: shape.c_in, ..shape };
                 winograd::correlate(shape, Direction::Backward, dy, weight, Epilogue::default(), dx);
             }
-            None => gemm::backward_input(self, weight, dy, dx),
+            Route::FewInputs => narrow::backward_input(self, weight, dy, dx),
+            Route::FewOutputs | Route::Any => gemm::backward_input(self, weight, dy, dx),
         }
         Ok(())
     }
@@ -111,16 +114,24 @@ impl Conv2d {
     /// As for [`forward`](Self::forward).
     pub fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
         self.check("Conv2d::backward_weight", x.len(), dw.len(), ("dy", dy.len()))?;
-        match self.winograd() {
-            Some(shape) => winograd::weight_gradient(shape, x, dy, dw),
-            None => gemm::backward_weight(self, x, dy, dw),
+        match self.route() {
+            Route::Winograd(shape) => winograd::weight_gradient(shape, x, dy, dw),
+            Route::FewOutputs => narrow::weight_gradient(self, x, dy, dw),
+            Route::FewInputs | Route::Any => gemm::weight_gradient(self, x, dy, dw),
         }
         Ok(())
     }
 
-    fn winograd(&self) -> Option<winograd::Shape> {
-        let fits = !self.exact && self.kernel == 3 && self.stride == 1 && self.padding == [(1, 1); 2];
-        fits.then_some(winograd::Shape { n: self.n, c_in: self.c_in, c_out: self.c_out, h: self.h, w: self.w })
+    fn route(&self) -> Route {
+        if (self.kernel, self.stride, self.padding) != (3, 1, [(1, 1); 2]) {
+            return Route::Any;
+        }
+        match (self.c_in <= FEW, self.c_out <= FEW, self.exact) {
+            (true, _, _) => Route::FewInputs,
+            (_, true, _) => Route::FewOutputs,
+            (_, _, true) => Route::Any,
+            _ => Route::Winograd(winograd::Shape { n: self.n, c_in: self.c_in, c_out: self.c_out, h: self.h, w: self.w }),
+        }
     }
 
     fn check(&self, at: &'static str, x: usize, weight: usize, y: (&'static str, usize)) -> Result<()> {
@@ -137,6 +148,20 @@ impl Conv2d {
         ];
         check_lengths(at, &lengths)
     }
+}
+
+/// So many channels are few.
+const FEW: usize = 4;
+
+/// How a convolution is computed. Only what this says, and nothing of the batch or the threads, decides about the order of its sums.
+enum Route {
+    /// 3x3, stride 1, one zero of padding, many channels, unless it must be exact.
+    Winograd(winograd::Shape),
+    /// The same from few channels.
+    FewInputs,
+    /// The same to few channels.
+    FewOutputs,
+    Any,
 }
 
 /// The sum of `dy [n, channels, pixels]` over images and pixels, into `db [channels]`: the gradient by a convolution's bias.

@@ -76,11 +76,14 @@ impl<'a> Weight<'a> {
     /// Whether it may be `conv`'s.
     pub(super) fn check(self, conv: &Conv2d, at: &'static str) -> Result<()> {
         if let Self::Prepared(prepared) = self {
-            let [c_out, c_in, kernel] = prepared.shape;
+            let Conv2d { c_out, c_in, kernel, stride, padding: [(top, _), (left, _)], .. } = prepared.conv;
             let sides = [
                 ("outputs of the prepared weight", conv.c_out, c_out),
                 ("inputs of the prepared weight", conv.c_in, c_in),
                 ("side of the prepared weight", conv.kernel, kernel),
+                ("stride of the prepared weight", conv.stride, stride),
+                ("upper padding of the prepared weight", conv.padding[0].0, top),
+                ("left padding of the prepared weight", conv.padding[1].0, left),
             ];
             if let Some(&(what, expected, got)) = sides.iter().find(|(_, expected, got)| expected != got) {
                 return Err(Error::Shape { what, expected: expected.to_string(), got, at });
@@ -154,22 +157,22 @@ impl Deref for Lines<'_> {
 /// sides up to 8. Results have the bits that [`Weight::Raw`] gives.
 #[derive(Debug)]
 pub struct PreparedWeight {
-    /// `[c_out, c_in, kernel]`.
-    shape: [usize; 3],
+    /// Its batch and sides do not matter.
+    conv: Conv2d,
     weight: Vec<f32>,
     /// By direction and form.
     forms: [[OnceLock<Vec<Line>>; 3]; 2],
 }
 
 impl PreparedWeight {
-    /// Takes over the weight of a convolution with these channels and this kernel; nothing else of `conv` matters.
+    /// Takes over the weight of a convolution with these channels, kernel, stride and padding; its batch and sides do not matter.
     ///
     /// # Errors
     /// Where `weight` does not hold `c_out c_in kernel kernel` numbers.
     pub fn new(conv: &Conv2d, weight: Vec<f32>) -> Result<Self> {
         let Conv2d { c_in, c_out, kernel, .. } = *conv;
         check_lengths("PreparedWeight::new", &[("weight", weight.len(), c_out * c_in * kernel * kernel)])?;
-        Ok(Self { shape: [c_out, c_in, kernel], weight, forms: Default::default() })
+        Ok(Self { conv: *conv, weight, forms: Default::default() })
     }
 
     /// The weight as it came, `[c_out, c_in, kernel, kernel]`.

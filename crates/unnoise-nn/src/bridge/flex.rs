@@ -66,7 +66,10 @@ impl Kernels for Flex {
         let (Some(shape), true) = (shape, f32_only([&weight, &dy])) else {
             return portable::conv2d_input_gradient::<Self>(x, weight, dy, conv);
         };
-        let _timer = Timer::start("conv2d input gradient", flops(&shape));
+        let _timer = Timer::start(
+            name(&shape, "conv2d 3x3 input gradient", "conv2d 1x1 input gradient", "conv2d other input gradient"),
+            flops(&shape),
+        );
         let [weight, dy] = [weight, dy].map(Floats::new);
         tensor(shape.input_gradient(weight_of(&weight, &conv), dy.numbers()).expect(SHAPES), Shape::new(x))
     }
@@ -76,7 +79,10 @@ impl Kernels for Flex {
         let (Some(shape), true) = (shape, f32_only([&x, &dy])) else {
             return portable::conv2d_weight_gradient::<Self>(x, weight, dy, conv);
         };
-        let _timer = Timer::start("conv2d weight gradient", flops(&shape));
+        let _timer = Timer::start(
+            name(&shape, "conv2d 3x3 weight gradient", "conv2d 1x1 weight gradient", "conv2d other weight gradient"),
+            flops(&shape),
+        );
         let [x, dy] = [x, dy].map(Floats::new);
         let mut dw = vec![0.0; weight.iter().product()];
         shape.backward_weight(x.numbers(), dy.numbers(), &mut dw).expect(SHAPES);
@@ -282,7 +288,7 @@ fn correlate(
     epilogue: kernels::Epilogue<'_>,
     conv: &Convolution,
 ) -> FlexTensor {
-    let _timer = Timer::start("conv2d", flops(shape));
+    let _timer = Timer::start(name(shape, "conv2d 3x3", "conv2d 1x1", "conv2d other"), flops(shape));
     let [x, weight] = [x, weight].map(Floats::new);
     let [rows, columns] = shape.output_sides().expect(SHAPES);
     let y = shape.output(x.numbers(), weight_of(&weight, conv), epilogue).expect(SHAPES);
@@ -314,6 +320,15 @@ fn linear_flops(shape: &kernels::Linear) -> f64 {
 /// Two products of matrices.
 fn attention_flops(shape: &kernels::Attention) -> f64 {
     4.0 * (shape.n * shape.heads * shape.width) as f64 * (shape.pixels * shape.pixels) as f64
+}
+
+/// The name that a convolution is counted by: that of 3x3 kernels with stride 1, of 1x1 kernels, or of the rest.
+fn name(conv: &kernels::Conv2d, winograd: &'static str, pointwise: &'static str, other: &'static str) -> &'static str {
+    match (conv.kernel, conv.stride) {
+        (3, 1) => winograd,
+        (1, 1) => pointwise,
+        _ => other,
+    }
 }
 
 /// Floating-point operations of the plain algorithm.

@@ -193,7 +193,7 @@ impl Stage {
                 return Resampler::Resnet(Box::new(Resnet::new(&mut b, config, width, width).resizing(Resize::Halve)));
             }
             let padding = if config.downsample_padding == 0 { [(0, 1); 2] } else { [(1, 1); 2] };
-            Resampler::Down(Conv::new(&mut b, "conv", width, width, 3).with(2, padding))
+            Resampler::Down(Conv::strided(&mut b, "conv", [width, width, 3, 3], 2, padding))
         });
         stage
     }

@@ -138,12 +138,17 @@ pub(super) struct Conv {
 }
 
 impl Conv {
+    /// Of stride 1, its output as large as its input.
     pub(super) fn new(b: &mut Builder, name: &str, c_in: usize, c_out: usize, side: usize) -> Self {
+        Self::strided(b, name, [c_out, c_in, side, side], 1, [(side / 2, side / 2); 2])
+    }
+
+    /// With a kernel of this shape, `[c_out, c_in, side, side]`.
+    pub(super) fn strided(b: &mut Builder, name: &str, shape: [usize; 4], stride: usize, padding: ops::Padding) -> Self {
         let mut b = b.at(name);
-        let conv = Convolution { stride: 1, padding: [(side / 2, side / 2); 2], frozen: None };
-        let shape = [c_out, c_in, side, side];
+        let conv = Convolution { stride, padding, frozen: None };
         let (weight, conv) = b.weight(conv, shape, |b| b.tensor("weight", shape));
-        Self { weight, bias: b.tensor("bias", [c_out]), conv }
+        Self { weight, bias: b.tensor("bias", [shape[0]]), conv }
     }
 
     /// A linear map of the channels, whose weight is stored as a matrix.
@@ -153,10 +158,6 @@ impl Conv {
         let shape = [c_out, c_in, 1, 1];
         let (weight, conv) = b.weight(conv, shape, |b| b.tensor("weight", [c_out, c_in]).unsqueeze_dims(&[2, 3]));
         Self { weight, bias: b.tensor("bias", [c_out]), conv }
-    }
-
-    pub(super) fn with(self, stride: usize, padding: ops::Padding) -> Self {
-        Self { conv: Convolution { stride, padding, ..self.conv }, ..self }
     }
 
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
