@@ -12,6 +12,11 @@ mod summary;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use unnoise::nn::ArenaAllocator;
+
+/// Networks make and drop large arrays all the time.
+#[global_allocator]
+static ALLOCATOR: ArenaAllocator = ArenaAllocator::new();
 
 /// Diffusion priors for imaging: train a prior on your images, sample from it, and reconstruct measured images as samples of
 /// the posterior.

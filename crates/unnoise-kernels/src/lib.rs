@@ -9,6 +9,7 @@
 //! of an image's result are the same alone and in any batch, on one thread and on many. Gradients of parameters sum over the batch in
 //! an order fixed by the shape. Bits do differ between instruction sets.
 
+mod arena;
 mod attention;
 mod conv;
 mod error;
@@ -22,6 +23,7 @@ mod scratch;
 mod silu;
 mod simd;
 
+pub use arena::ArenaAllocator;
 pub use attention::Attention;
 pub use conv::{Conv2d, Epilogue, PreparedWeight, Weight, sum_by_channel};
 pub use error::{Error, Result};

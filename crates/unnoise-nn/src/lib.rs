@@ -25,4 +25,4 @@ pub use params::*;
 pub use profile::{OperationProfile, profile};
 pub use train::*;
 pub use unet::*;
-pub use unnoise_kernels::measured_peak_gflops;
+pub use unnoise_kernels::{ArenaAllocator, measured_peak_gflops};

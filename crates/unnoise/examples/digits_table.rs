@@ -3,9 +3,11 @@
 //! ```text
 //! cargo run --release -p unnoise --example digits_table -- tune  DATA     settings, by the CRPS on training digits
 //! cargo run --release -p unnoise --example digits_table -- table DATA     the table, on held-out digits
+//! cargo run --release -p unnoise --example digits_table -- table prior    the table, on images that the prior draws itself
 //! ```
 //!
-//! `DATA` is the folder that `tools/fetch_digits.py` makes. The table is Markdown on stdout; progress goes to stderr.
+//! `DATA` is the folder that `tools/fetch_digits.py` makes; a method's name behind it leaves the others out. On the prior's own images only the
+//! method can be wrong, not the prior. The table is Markdown on stdout; progress goes to stderr.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,8 +16,8 @@ use std::time::Instant;
 use ndarray::Axis;
 use serde_json::{Value, json};
 use unnoise::core::{
-    Batch, OperatorConfig, OperatorSpec, Purpose, Ranks, Streams, chi_square, crps, method_by_name, pseudo_inverse, psnr, ssim,
-    total_variation,
+    Batch, OperatorConfig, OperatorSpec, Purpose, Ranks, Streams, chi_square, crps, method_by_name, pseudo_inverse, psnr, sample,
+    ssim, start_noise, total_variation,
 };
 use unnoise::io::{ReadOptions, read_images};
 use unnoise::nn::open_device;
@@ -76,6 +78,18 @@ fn steps(method: &str, settings: &Value) -> usize {
             "mmps" => number("max_iterations") + 3,
             _ => 2,
         }
+}
+
+/// Images that the prior draws itself, in [0, 1]: ancestral sampling in all its steps.
+fn drawn(prior: &Prior, count: usize, seed: u64) -> Result<Vec<Batch>> {
+    let scheduler = prior.scheduler();
+    let grid = scheduler.grid("ddpm", None, scheduler.train_steps())?;
+    let mut noise = Streams::new(seed, 0..count as u32);
+    let start = start_noise(&grid, &mut noise, count, prior.shape());
+    let mut sampler = scheduler.sampler("ddpm", 0.0, true)?;
+    let images = sample(&mut *sampler, prior.network(), &grid, start, &mut noise, &mut |_| ControlFlow::Continue(()))?;
+    let images = to_unit(&images).mapv(|v| v.clamp(0.0, 1.0));
+    Ok((0..count).map(|i| images.select(Axis(0), &[i])).collect())
 }
 
 fn digits(data: &Path, file: &str, count: usize, seed: u64) -> Result<Vec<Batch>> {
@@ -212,7 +226,10 @@ fn baseline(spec: &str, images: &[Batch], weight: Option<f64>) -> Result<Scores>
 }
 
 fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
-    let images = digits(data, "test.npz", DIGITS, 6)?;
+    let images = match data.to_str() {
+        Some("prior") => drawn(prior, DIGITS, 6)?,
+        _ => digits(data, "test.npz", DIGITS, 6)?,
+    };
     for (t, (task, spec)) in TASKS.into_iter().enumerate() {
         println!("\n### {task}: `{spec}`, sigma_y {SIGMA_Y}\n");
         println!("| method | settings | evaluations | s | PSNR | SSIM | chi-square | CRPS | 90 % | 50 % | pixels |");
@@ -264,7 +281,7 @@ fn main() -> Result<()> {
         "tune" => tune(&prior, data, only),
         "table" => table(&prior, data, only),
         _ => {
-            eprintln!("usage: digits_table tune|table DATA [METHOD]");
+            eprintln!("usage: digits_table tune DATA [METHOD], digits_table table DATA|prior [METHOD]");
             std::process::exit(2)
         }
     }
