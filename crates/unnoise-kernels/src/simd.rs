@@ -56,6 +56,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn pow2(self, v: Self::V) -> Self::V;
     /// The sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
+    /// The sums of the lanes of each, in the order of [`sum`](Self::sum) or another.
+    fn sums(self, v: [Self::V; 4]) -> [f32; 4];
     /// Asks for the cache line at `place` to be in the second-level cache soon.
     fn prefetch<T>(self, place: &T);
     /// Row `i`, lane `j` becomes row `j`, lane `i`.

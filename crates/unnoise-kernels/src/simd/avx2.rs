@@ -28,7 +28,7 @@ impl Avx2 {
 macro_rules! avx2 {
     ($e:expr) => {{
         // SAFETY: an `Avx2` exists only where `detect` has seen AVX2 and FMA, and the intrinsics below need no more. Those that take a
-        // pointer read or write eight floats, and their pointers come from references to eight floats (no alignment is asked for);
+        // pointer read or write eight or four floats, and their pointers come from references to as many (no alignment is asked for);
         // a prefetch may have any address.
         unsafe { $e }
     }};
@@ -99,6 +99,15 @@ impl Simd for Avx2 {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        })
+    }
+    #[inline(always)]
+    fn sums(self, v: [__m256; 4]) -> [f32; 4] {
+        avx2!({
+            let pairs = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs)));
+            sums
         })
     }
     #[inline(always)]

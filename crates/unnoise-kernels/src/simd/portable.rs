@@ -74,6 +74,10 @@ impl Simd for Portable {
         (four[0] + four[2]) + (four[1] + four[3])
     }
     #[inline(always)]
+    fn sums(self, v: [V; 4]) -> [f32; 4] {
+        v.map(|v| self.sum(v))
+    }
+    #[inline(always)]
     fn prefetch<T>(self, _: &T) {}
     #[inline(always)]
     fn transpose(self, rows: [V; LANES]) -> [V; LANES] {

@@ -85,36 +85,76 @@ impl Kernel for Gradient<'_> {
         let zero = Pixels([[0.0; LANES]; LINE / LANES]);
         let x_lines = grow(&mut self.scratch.x, numbers.len().next_multiple_of(NUMBERS), zero);
         let dy_lines = grow(&mut self.scratch.dy, c_out.next_multiple_of(OUTPUTS), zero);
-        for image in self.images {
-            let x = &self.x[image * windows.source()..][..windows.source()];
-            let dy = &self.dy[image * c_out * pixels..][..c_out * pixels];
-            for first in (0..pixels).step_by(LINE) {
-                let there = LINE.min(pixels - first);
-                let eights = there.div_ceil(LANES);
-                for (k, line) in numbers.clone().zip(&mut *x_lines) {
-                    let line = &mut line.0.as_flattened_mut()[..eights * LANES];
-                    windows.gather(x, k, first, &mut line[..there]);
-                    line[there..].fill(0.0);
+        // The pixels of all images, one image behind the other: lines are full however small the images are.
+        let all = self.images.start * pixels..self.images.end * pixels;
+        for first in all.clone().step_by(LINE) {
+            let line = first..all.end.min(first + LINE);
+            let eights = line.len().div_ceil(LANES);
+            for (k, out) in numbers.clone().zip(&mut *x_lines) {
+                let out = &mut out.0.as_flattened_mut()[..eights * LANES];
+                out[line.len()..].fill(0.0);
+                for Run { image, pixel, at } in Runs::new(line.clone(), pixels) {
+                    windows.gather(&self.x[image * windows.source()..][..windows.source()], k, pixel, &mut out[at]);
                 }
-                for (line, dy) in dy_lines.iter_mut().zip(dy.chunks_exact(pixels)) {
-                    let line = &mut line.0.as_flattened_mut()[..eights * LANES];
-                    line[..there].copy_from_slice(&dy[first..first + there]);
-                    line[there..].fill(0.0);
+            }
+            for (o, out) in dy_lines[..c_out].iter_mut().enumerate() {
+                let out = &mut out.0.as_flattened_mut()[..eights * LANES];
+                out[line.len()..].fill(0.0);
+                for Run { image, pixel, at } in Runs::new(line.clone(), pixels) {
+                    let dy = &self.dy[(image * c_out + o) * pixels + pixel..][..at.len()];
+                    out[at].copy_from_slice(dy);
                 }
-                for (block, dy) in dy_lines.chunks(BLOCK).enumerate() {
-                    for (k, x) in numbers.clone().step_by(NUMBERS).zip(x_lines.as_chunks::<NUMBERS>().0) {
-                        for (o, dy) in dy.as_chunks::<OUTPUTS>().0.iter().enumerate() {
-                            let sums = dot_products(s, dy, x, eights);
-                            for (o, sums) in (block * BLOCK + o * OUTPUTS..c_out).zip(sums) {
-                                // SAFETY: a task adds to its own numbers of its own part's sums, and no two tasks share one.
-                                let dw = unsafe { self.out.part(o * size + k, NUMBERS.min(numbers.end - k)) };
-                                dw.iter_mut().zip(sums).for_each(|(dw, v)| *dw += v);
-                            }
+            }
+            for (block, dy) in dy_lines.chunks(BLOCK).enumerate() {
+                for (k, x) in numbers.clone().step_by(NUMBERS).zip(x_lines.as_chunks::<NUMBERS>().0) {
+                    for (o, dy) in dy.as_chunks::<OUTPUTS>().0.iter().enumerate() {
+                        let sums = dot_products(s, dy, x, eights);
+                        for (o, sums) in (block * BLOCK + o * OUTPUTS..c_out).zip(sums) {
+                            // SAFETY: a task adds to its own numbers of its own part's sums, and no two tasks share one.
+                            let dw = unsafe { self.out.part(o * size + k, NUMBERS.min(numbers.end - k)) };
+                            dw.iter_mut().zip(sums).for_each(|(dw, v)| *dw += v);
                         }
                     }
                 }
             }
         }
+    }
+}
+
+/// Some pixels of one image in a line.
+struct Run {
+    image: usize,
+    /// The first of them, in the image.
+    pixel: usize,
+    /// Where in the line they lie.
+    at: Range<usize>,
+}
+
+/// The runs of a line of pixels, counted over all images.
+struct Runs {
+    first: usize,
+    line: Range<usize>,
+    pixels: usize,
+}
+
+impl Runs {
+    fn new(line: Range<usize>, pixels: usize) -> Self {
+        Self { first: line.start, line, pixels }
+    }
+}
+
+impl Iterator for Runs {
+    type Item = Run;
+    #[inline(always)]
+    fn next(&mut self) -> Option<Run> {
+        let start = self.line.start;
+        if self.line.is_empty() {
+            return None;
+        }
+        let (image, pixel) = (start / self.pixels, start % self.pixels);
+        let end = self.line.end.min(start + self.pixels - pixel);
+        self.line.start = end;
+        Some(Run { image, pixel, at: start - self.first..end - self.first })
     }
 }
 
@@ -132,9 +172,9 @@ fn dot_products<S: Simd>(s: S, a: &[Pixels; OUTPUTS], b: &[Pixels; NUMBERS], eig
         }
     }
     let mut out = [[0.0; NUMBERS]; OUTPUTS];
-    for (out, sums) in out.iter_mut().zip(sums) {
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = s.sum(sum);
+    for j in 0..NUMBERS {
+        for (out, sum) in out.iter_mut().zip(s.sums([sums[0][j], sums[1][j], sums[2][j], sums[3][j]])) {
+            out[j] = sum;
         }
     }
     out
