@@ -69,6 +69,12 @@ fn kernels_shape(x: [usize; 4], weight: [usize; 4], conv: &Convolution) -> Optio
     (kernel == kernel_w).then_some(unnoise_kernels::Conv2d { n, c_in, c_out, h, w, kernel, stride, padding, exact })
 }
 
+/// Runs `f` on a thread of the pool that the kernels use: each of its hundreds of kernels then finds the other threads still awake, where one that
+/// is called from outside wakes all and waits to be woken itself.
+pub(crate) fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
+
 /// Correlation of `x [n, c, h, w]` with `weight [o, c, k, k]`, plus `bias [o]`; other kernels than square ones take burn's.
 pub(crate) fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, conv: Convolution) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::fast_conv2d(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), conv))

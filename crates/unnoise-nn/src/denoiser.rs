@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Axis, Slice};
 use unnoise_core::{Batch, Conversion, Denoiser, Level, Linearized, Prediction, Schedule, Shape, check_shape, element_shape};
 
+use crate::bridge::in_pool;
 use crate::{Error, Result, Unet};
 
 /// How many images enter the network at once unless said otherwise.
@@ -99,7 +100,8 @@ impl UnetDenoiser {
 
     /// `(df/dx)^T v`; it uses the graph up.
     fn pull_back(&self, graph: Graph, v: &Batch) -> Tensor<4> {
-        let gradients = (graph.output * self.to_tensor(v, false)).sum().backward();
+        let product = (graph.output * self.to_tensor(v, false)).sum();
+        let gradients = in_pool(|| product.backward());
         graph.input.grad(&gradients).unwrap_or_else(|| graph.input.inner().zeros_like())
     }
 
@@ -132,7 +134,7 @@ impl Unet {
 
 fn run(unet: &Unet, x: Tensor<4>, timestep: f64, label: Option<usize>) -> Result<Tensor<4>> {
     let n = x.dims()[0];
-    unet.forward(x, &vec![timestep; n], label.map(|label| vec![label; n]).as_deref())
+    in_pool(|| unet.forward(x, &vec![timestep; n], label.map(|label| vec![label; n]).as_deref()))
 }
 
 /// Applies `f` to at most `chunk` images at a time.

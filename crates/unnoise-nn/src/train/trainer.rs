@@ -12,6 +12,7 @@ use super::checkpoint::ImagesSummary;
 use super::config::TrainConfig;
 use super::optimizer::{Slot, Update, clip_factor, ema_decay, global_norm};
 use super::run_directory::RunDirectory;
+use crate::bridge::in_pool;
 use crate::{Error, Params, Result, Tracking, Unet};
 
 /// What one update did.
@@ -196,10 +197,12 @@ impl Trainer {
         let unet = Unet::new(model, &self.state.weights, &self.device, Tracking::Trained)?;
         let timesteps: Vec<f64> = batch.levels.iter().map(|&level| level as f64).collect();
         let labels = batch.labels.as_deref().filter(|_| model.num_class_embeds.is_some());
-        let prediction = unet.forward(tensor(x_t, &self.device), &timesteps, labels)?;
-        let loss = (prediction - tensor(target, &self.device)).square().mean();
-        let value = f64::from(loss.clone().into_scalar::<f32>());
-        Ok((value, unet.gradients(&loss.backward())?))
+        in_pool(|| {
+            let prediction = unet.forward(tensor(x_t, &self.device), &timesteps, labels)?;
+            let loss = (prediction - tensor(target, &self.device)).square().mean();
+            let value = f64::from(loss.clone().into_scalar::<f32>());
+            Ok((value, unet.gradients(&loss.backward())?))
+        })
     }
 }
 
