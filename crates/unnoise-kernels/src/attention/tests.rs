@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::check::{Close, fastest, normal};
 
@@ -87,6 +89,18 @@ const TOLERANCE: f64 = 3e-5;
 fn value_and_gradients_are_those_of_the_definition() {
     for (seed, case) in cases().into_iter().enumerate() {
         let arrays = arrays(case, seed as u64, 1.0);
+        for ((name, got), want) in NAMES.into_iter().zip(run(case, &arrays)).zip(plain(case, &arrays)) {
+            Close::new(format!("{name} of {case:?}"), TOLERANCE).check(&got, want);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn any_shape_computes_the_definition((n, heads, width, pixels) in (0..4usize, 1..4usize, 1..40usize, 1..140usize), seed in 0..1000u64) {
+        let case = shape(n, heads, width, pixels);
+        let arrays = arrays(case, seed, 1.0);
         for ((name, got), want) in NAMES.into_iter().zip(run(case, &arrays)).zip(plain(case, &arrays)) {
             Close::new(format!("{name} of {case:?}"), TOLERANCE).check(&got, want);
         }

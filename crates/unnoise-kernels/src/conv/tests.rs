@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::check::{Close, normal};
 
@@ -106,6 +108,40 @@ fn value_and_gradients_are_those_of_the_definition() {
         let arrays = Arrays::random(case, 10 * seed as u64 + 1);
         for ((name, got), want) in NAMES.into_iter().zip(run(case, &arrays)).zip(plain(case, &arrays)) {
             Close::new(format!("{name} of {case:?}"), TOLERANCE).check(&got, want);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    /// Any shape at all: the definition, and what is not finite in it is not finite here and stays in its image.
+    #[test]
+    fn any_shape_computes_the_definition(
+        (n, c_in, c_out, h, w) in (0..4usize, 1..37usize, 1..37usize, 1..20usize, 1..20usize),
+        (kernel, stride) in prop_oneof![Just((3, 1)), Just((1, 1)), Just((3, 2)), (1..6usize, 1..4usize)],
+        padding in prop_oneof![Just([(1, 1); 2]), [(0..3usize, 0..3usize), (0..3usize, 0..3usize)]],
+        exact: bool,
+        (seed, bad) in (0..1000u64, prop_oneof![Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY)]),
+    ) {
+        let case = Conv2d { exact, ..conv((n, c_in, c_out, h, w), kernel, stride, padding) };
+        prop_assume!(case.output_sides().is_ok());
+        let mut arrays = Arrays::random(case, seed);
+        let clean = run(case, &arrays);
+        for ((name, got), want) in NAMES.into_iter().zip(&clean).zip(plain(case, &arrays)) {
+            Close::new(format!("{name} of {case:?}"), TOLERANCE).check(got, want);
+        }
+        if n > 0 {
+            let (image, at) = (seed as usize % n, seed as usize % (c_in * h * w));
+            arrays.x[image * c_in * h * w + at] = bad;
+            let (got, want) = (run(case, &arrays), plain(case, &arrays));
+            for (got, want) in got.iter().zip(&want) {
+                let lost = got.iter().zip(want).position(|(got, want)| got.is_finite() && !want.is_finite());
+                prop_assert_eq!(lost, None, "finite where the definition is not: {:?}", case);
+            }
+            let length = clean[0].len() / n;
+            for other in (0..n).filter(|other| *other != image) {
+                prop_assert!(got[0][other * length..][..length] == clean[0][other * length..][..length], "{case:?}: another image changes");
+            }
         }
     }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::check::{Close, normal};
 
@@ -55,17 +57,32 @@ fn value_and_gradients_are_those_of_the_formula() {
     ];
     for (n, channels, pixels, groups) in cases {
         for silu in [false, true] {
-            let norm = GroupNorm { n, channels, pixels, groups, eps: 1e-5, silu };
-            let total = n * channels * pixels;
-            let (mut x, dy) = (normal(total, 1, 1.3), normal(total, 2, 1.0));
-            x.iter_mut().for_each(|v| *v += 0.7);
-            let (gamma, beta) = (normal(channels, 3, 1.0), normal(channels, 4, 0.5));
-            let want = plain(norm, &x, &gamma, &beta, &dy);
-            for ((name, got), want) in ["y", "dx", "dgamma", "dbeta"].into_iter().zip(run(norm, &x, &gamma, &beta, &dy)).zip(want) {
-                // Sums of up to 1024 pixels and 17 images in chains of at most 128: 128 roundings of 6e-8 at worst.
-                Close::new(format!("{name} of {norm:?}"), 1e-5).check(&got, want);
-            }
+            check(GroupNorm { n, channels, pixels, groups, eps: 1e-5, silu });
         }
+    }
+}
+
+fn check(norm: GroupNorm) {
+    let total = norm.n * norm.channels * norm.pixels;
+    let (mut x, dy) = (normal(total, 1, 1.3), normal(total, 2, 1.0));
+    x.iter_mut().for_each(|v| *v += 0.7);
+    let (gamma, beta) = (normal(norm.channels, 3, 1.0), normal(norm.channels, 4, 0.5));
+    let want = plain(norm, &x, &gamma, &beta, &dy);
+    for ((name, got), want) in ["y", "dx", "dgamma", "dbeta"].into_iter().zip(run(norm, &x, &gamma, &beta, &dy)).zip(want) {
+        // Sums of up to 1024 pixels and 17 images in chains of at most 128: 128 roundings of 6e-8 at worst.
+        Close::new(format!("{name} of {norm:?}"), 1e-5).check(&got, want);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_shape_computes_the_formula(
+        (n, width, groups, pixels) in (0..5usize, 1..6usize, 1..6usize, 1..80usize),
+        silu: bool,
+    ) {
+        // Of one or two numbers little but rounding is left when their mean is gone.
+        prop_assume!(width * pixels > 2);
+        check(GroupNorm { n, channels: groups * width, pixels, groups, eps: 1e-5, silu });
     }
 }
 

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::check::{Close, fastest, normal};
 
@@ -53,6 +55,17 @@ fn value_and_gradients_are_those_of_the_definition() {
         let arrays = arrays(case);
         for ((name, got), want) in NAMES.into_iter().zip(run(case, &arrays)).zip(plain(case, &arrays)) {
             // Sums of N < 1000 terms err by less than sqrt(N) 6e-8 = 2e-6 of their deviation; the worst of so many at five times that.
+            Close::new(format!("{name} of {case:?}"), 1e-5).check(&got, want);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_shape_computes_the_definition((rows, c_in, c_out) in (0..40usize, 1..80usize, 1..80usize)) {
+        let case = Linear { rows, c_in, c_out };
+        let arrays = arrays(case);
+        for ((name, got), want) in NAMES.into_iter().zip(run(case, &arrays)).zip(plain(case, &arrays)) {
             Close::new(format!("{name} of {case:?}"), 1e-5).check(&got, want);
         }
     }
