@@ -93,20 +93,39 @@ impl From<OperationProfile> for OperationReport {
     }
 }
 
-/// Times a network: `runs` runs after two that warm up, on `batch` images.
+/// The most images, runs, rows and columns.
+const MOST: usize = 1 << 16;
+
+/// How a network is timed.
+#[derive(Clone, Copy, Debug)]
+pub struct BenchConfig {
+    /// What is timed.
+    pub mode: BenchMode,
+    /// Images at once.
+    pub batch: usize,
+    /// Runs that are timed, after two that warm up.
+    pub runs: usize,
+    /// Rows and columns of the images, where they are not the model's own.
+    pub sides: Option<[usize; 2]>,
+}
+
+/// Times a network.
 ///
 /// The model is taken, so that its parameters are in memory once, as they would be in use.
 ///
 /// # Errors
 /// [`Error::Argument`] for no images or no runs; those of the network.
-pub fn bench(model: DiffusionModel, mode: BenchMode, batch: usize, runs: usize, device: &Device) -> Result<BenchReport> {
-    for (what, got) in [("the images at once", batch), ("the runs", runs)] {
-        if !(1..=1 << 16).contains(&got) {
-            return Err(Error::Argument { what, expected: "in 1 ..= 65536".into(), got: got.to_string(), at: "bench" });
+pub fn bench(model: DiffusionModel, config: &BenchConfig, device: &Device) -> Result<BenchReport> {
+    let BenchConfig { mode, batch, runs, sides } = *config;
+    let [h, w] = sides.or(model.config.sample_size.map(SampleSize::sides)).unwrap_or([32, 32]);
+    let shape = [model.config.in_channels, h, w];
+    let limits = [("the images at once", batch, MOST), ("the runs", runs, MOST), ("the rows", h, MOST), ("the columns", w, MOST)];
+    let numbers = shape.iter().fold(batch, |product, side| product.saturating_mul(*side));
+    for (what, got, most) in limits.into_iter().chain([("the numbers of all images", numbers, 1 << 28)]) {
+        if !(1..=most).contains(&got) {
+            return Err(Error::Argument { what, expected: format!("in 1 ..= {most}"), got: got.to_string(), at: "bench" });
         }
     }
-    let [h, w] = model.config.sample_size.map_or([32, 32], SampleSize::sides);
-    let shape = [model.config.in_channels, h, w];
     let (parameters, peak_gflops) = (model.params.count(), measured_peak_gflops());
     let mut run = prepare(model, mode, batch, shape, device)?;
     for _ in 0..2 {

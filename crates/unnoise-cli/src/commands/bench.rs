@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use unnoise::nn::DiffusionModel;
-use unnoise::{BenchMode, BenchReport, bench, digits_model};
+use unnoise::{BenchConfig, BenchMode, BenchReport, bench, digits_model};
 
 use crate::args::Common;
 use crate::output::{count, print};
@@ -30,6 +30,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 7)]
     runs: usize,
 
+    /// Side of the images, in pixels, where it is not the model's own.
+    #[arg(long, value_name = "PIXELS")]
+    side: Option<usize>,
+
     #[command(flatten)]
     common: Common,
 }
@@ -42,7 +46,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(directory) => DiffusionModel::read(directory)?,
         None => digits_model()?,
     };
-    let report = bench(model, mode, args.batch, args.runs, &device)?;
+    let config = BenchConfig { mode, batch: args.batch, runs: args.runs, sides: args.side.map(|side| [side, side]) };
+    let report = bench(model, &config, &device)?;
     if args.common.json { print(&format!("{}\n", serde_json::to_string(&report)?)) } else { print(&table(&report)?) }
 }
 
