@@ -4,8 +4,9 @@
     python3 benches/peers/accuracy.py [--unnoise target/release/unnoise] [--n 16] [--steps 50]
 
 The yardstick is PyTorch in f64 on the same weights. Three programs are held against it: PyTorch in f32, unnoise, and unnoise with
-convolutions summed as they are defined (--exact). First the network's output at a few timesteps, then a DDIM run with diffusers' defaults from
-the same starting noise. Markdown on stdout. Needs torch and diffusers (made with 2.15.0 and 0.42.1).
+convolutions summed as they are defined (--exact). First the network's output at a few timesteps, then its gradients, then a DDIM run with
+diffusers' defaults from the same starting noise. Markdown on stdout. Needs torch, diffusers and safetensors (made with 2.15.0, 0.42.1 and
+0.8.0), and `cargo build --release --workspace --examples`.
 """
 
 import argparse
@@ -22,6 +23,7 @@ MODEL = ROOT / "models" / "digits"
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--unnoise", default=str(ROOT / "target" / "release" / "unnoise"))
+    parser.add_argument("--gradients", default=str(ROOT / "target" / "release" / "examples" / "network_gradients"))
     parser.add_argument("--n", type=int, default=16)
     parser.add_argument("--steps", type=int, default=50)
     args = parser.parse_args()
@@ -67,6 +69,34 @@ def main():
         outputs = [theirs(f32, torch.float32, timestep), ours(*words), ours(*words, "--exact")]
         errors = [(np.sqrt(((o - truth) ** 2).mean()) / scale, np.abs(o - truth).max() / scale) for o in outputs]
         print(f"| {timestep} | " + " | ".join(f"{rms:.1e}, {most:.1e}" for rms, most in errors) + " |")
+
+    print("\nGradients of sum(v network(x)) for normal v, 4 images, timestep 200: rms error over rms\n")
+    print("| by | PyTorch f32 | unnoise |\n|---|---|---|")
+    x, v = noise[:4], np.random.default_rng(1).standard_normal((4, 1, 32, 32)).astype(np.float32)
+
+    def gradients(net, dtype):
+        image = torch.from_numpy(x).to(dtype).requires_grad_()
+        (net(image, 200).sample * torch.from_numpy(v).to(dtype)).sum().backward()
+        named = {name: p.grad.double().numpy() for name, p in net.named_parameters()}
+        return {"the input": image.grad.double().numpy(), "all parameters": named}
+
+    def error(got, want):
+        if isinstance(want, dict):
+            got, want = (np.concatenate([part[name].ravel() for name in sorted(want)]) for part in (got, want))
+        return np.sqrt(((got - want) ** 2).mean() / (want**2).mean())
+
+    folder = work / "gradients"
+    folder.mkdir()
+    np.save(folder / "x.npy", x)
+    np.save(folder / "v.npy", v)
+    subprocess.run([args.gradients, str(MODEL), "200", str(folder)], check=True)
+    from safetensors.numpy import load_file
+
+    named = {name: grad.astype(np.float64) for name, grad in load_file(folder / "gradients.safetensors").items()}
+    ours_ = {"the input": np.load(folder / "dx.npy").astype(np.float64), "all parameters": named}
+    want, theirs_ = gradients(f64, torch.float64), gradients(f32, torch.float32)
+    for of in want:
+        print(f"| {of} | {error(theirs_[of], want[of]):.1e} | {error(ours_[of], want[of]):.1e} |")
 
     truth = run(f64, torch.float64)
     words = ["sample", "--sampler", "ddim", "--steps", str(args.steps), "--noise", str(work / "x.npy")]
