@@ -17,11 +17,17 @@ pub(crate) fn normal(n: usize, seed: u64, scale: f32) -> Vec<f32> {
 pub(crate) struct Close {
     what: String,
     tolerance: f64,
+    least: f64,
 }
 
 impl Close {
     pub(crate) fn new(what: impl Into<String>, tolerance: f64) -> Self {
-        Self { what: what.into(), tolerance }
+        Self { what: what.into(), tolerance, least: f64::from(f32::MIN_POSITIVE) }
+    }
+
+    /// The tolerance is relative to this at least: the deviation of sums of random terms, of which a few may all come out small.
+    pub(crate) fn of_at_least(self, least: f64) -> Self {
+        Self { least: self.least.max(least), ..self }
     }
 
     #[track_caller]
@@ -31,7 +37,7 @@ impl Close {
         let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt();
         for (i, (&g, w)) in got.iter().zip(&want).enumerate() {
             let error = (f64::from(g) - w).abs();
-            let allowed = self.tolerance * rms.max(f64::from(f32::MIN_POSITIVE));
+            let allowed = self.tolerance * rms.max(self.least);
             assert!(error <= allowed, "{}[{i}]: {g} instead of {w}, off by {:.1e} of the rms {rms:.2e}", self.what, error / rms);
         }
     }

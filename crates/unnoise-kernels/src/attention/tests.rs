@@ -102,7 +102,8 @@ proptest! {
         let case = shape(n, heads, width, pixels);
         let arrays = arrays(case, seed, 1.0);
         for ((name, got), want) in NAMES.into_iter().zip(run(case, &arrays)).zip(plain(case, &arrays)) {
-            Close::new(format!("{name} of {case:?}"), TOLERANCE).check(&got, want);
+            // Where one weight is nearly one, the scores' gradients are small differences.
+            Close::new(format!("{name} of {case:?}"), TOLERANCE).of_at_least(0.1).check(&got, want);
         }
     }
 }

@@ -127,8 +127,10 @@ proptest! {
         prop_assume!(case.output_sides().is_ok());
         let mut arrays = Arrays::random(case, seed);
         let clean = run(case, &arrays);
-        for ((name, got), want) in NAMES.into_iter().zip(&clean).zip(plain(case, &arrays)) {
-            Close::new(format!("{name} of {case:?}"), TOLERANCE).check(got, want);
+        let seen = (arrays.dy.len() as f64 / c_out as f64).sqrt();
+        let deviations = [1.0, (c_out as f64 / c_in as f64).sqrt() / stride as f64, seen, seen];
+        for (((name, got), want), deviation) in NAMES.into_iter().zip(&clean).zip(plain(case, &arrays)).zip(deviations) {
+            Close::new(format!("{name} of {case:?}"), TOLERANCE).of_at_least(deviation).check(got, want);
         }
         if n > 0 {
             let (image, at) = (seed as usize % n, seed as usize % (c_in * h * w));

