@@ -6,7 +6,8 @@
 //! cargo run --release -p unnoise --example digits_table -- table prior    the table, on images that the prior draws itself
 //! ```
 //!
-//! `DATA` is the folder that `tools/fetch_digits.py` makes; a method's name behind it leaves the others out. On the prior's own images only the
+//! `DATA` is the folder that `tools/fetch_digits.py` makes; a method's name behind it leaves the others out, and a number of steps behind that, with
+//! settings as JSON behind them, replaces those that were tuned for 100 evaluations. On the prior's own images only the
 //! method can be wrong, not the prior. The table is Markdown on stdout; progress goes to stderr.
 
 use std::ops::ControlFlow;
@@ -16,8 +17,8 @@ use std::time::Instant;
 use ndarray::Axis;
 use serde_json::{Value, json};
 use unnoise::core::{
-    Batch, OperatorConfig, OperatorSpec, Purpose, Ranks, Streams, chi_square, crps, method_by_name, pseudo_inverse, psnr, sample,
-    ssim, start_noise, total_variation,
+    Batch, OperatorConfig, OperatorSpec, Purpose, Ranks, Streams, chi_square, crps, pseudo_inverse, psnr, sample, ssim,
+    start_noise, total_variation,
 };
 use unnoise::io::{ReadOptions, read_images};
 use unnoise::nn::open_device;
@@ -104,6 +105,9 @@ fn digits(data: &Path, file: &str, count: usize, seed: u64) -> Result<Vec<Batch>
 /// What was found for one method on one task.
 #[derive(Default)]
 struct Scores {
+    /// What its samples are, and with which settings, those that were not named included.
+    target: String,
+    settings: Value,
     psnr: f64,
     ssim: f64,
     chi_square: f64,
@@ -118,12 +122,11 @@ struct Scores {
 fn score(
     prior: &Prior,
     spec: &str,
-    row: (&str, &Value),
+    (method, settings, steps): (&str, &Value, usize),
     images: &[Batch],
     samples: usize,
     ranks: &mut Vec<Ranks>,
 ) -> Result<Scores> {
-    let (method, settings) = row;
     let mut scores = Scores::default();
     let share = 1.0 / images.len() as f64;
     for (i, image) in images.iter().enumerate() {
@@ -133,13 +136,15 @@ fn score(
             method: method.into(),
             settings: settings.clone(),
             samples,
-            steps: steps(method, settings),
+            steps,
             grid: GridKind::Uniform,
             seed: 1000 + i as u64,
             batch: samples,
         };
         let result = reconstruct(prior, &measured.measurement()?, Some(image), &config, &mut |_| ControlFlow::Continue(()))?;
         let report = &result.report;
+        scores.target = report.target.clone();
+        scores.settings = report.settings.clone();
         scores.psnr += share * report.psnr.unwrap_or(f64::NAN);
         scores.ssim += share * report.ssim.unwrap_or(f64::NAN);
         scores.chi_square += share * report.chi_square.as_ref().map_or(f64::NAN, |all| all.iter().sum::<f64>() / all.len() as f64);
@@ -184,7 +189,7 @@ fn tune(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
     for (task, spec) in TASKS {
         for Row { method, .. } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
             for settings in candidates(method) {
-                let s = score(prior, spec, (method, &settings), &images, 6, &mut Vec::new())?;
+                let s = score(prior, spec, (method, &settings, steps(method, &settings)), &images, 6, &mut Vec::new())?;
                 println!(
                     "| {task} | {method} | `{settings}` | {:.4} | {:.2} | {:.2} | {:.2} |",
                     s.crps, s.psnr, s.chi_square, s.seconds
@@ -225,7 +230,7 @@ fn baseline(spec: &str, images: &[Batch], weight: Option<f64>) -> Result<Scores>
     Ok(scores)
 }
 
-fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
+fn table(prior: &Prior, data: &Path, only: Option<&str>, instead: Option<(usize, Option<Value>)>) -> Result<()> {
     let images = match data.to_str() {
         Some("prior") => drawn(prior, DIGITS, 6)?,
         _ => digits(data, "test.npz", DIGITS, 6)?,
@@ -237,12 +242,17 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
         let mut notes = String::new();
         for Row { method, settings } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
             let (settings, mut ranks) = (&settings[t], Vec::new());
-            let s = score(prior, spec, (method, settings), &images, SAMPLES, &mut ranks)?;
+            let (steps, settings) = match &instead {
+                None => (steps(method, settings), settings),
+                Some((steps, given)) => (*steps, given.as_ref().unwrap_or(settings)),
+            };
+            let s = score(prior, spec, (method, settings, steps), &images, SAMPLES, &mut ranks)?;
             let (wide, narrow) = (coverage(&ranks, 1, SAMPLES), coverage(&ranks, 5, 15));
             let share = ranks.iter().map(Ranks::share).sum::<f64>() / ranks.len() as f64;
             println!(
-                "| `{method}` ({}) | `{settings}` | {:.0} + {:.0} | {:.2} | {:.2} | {:.3} | {:.2} | {:.4} | {wide} | {narrow} | {:.0} % |",
-                method_by_name(method, settings)?.target(),
+                "| `{method}` ({}) | `{}` | {:.0} + {:.0} | {:.2} | {:.2} | {:.3} | {:.2} | {:.4} | {wide} | {narrow} | {:.0} % |",
+                s.target,
+                s.settings,
                 s.forward,
                 s.vjp,
                 s.seconds,
@@ -271,17 +281,16 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (mode, data, only) = match &arguments[..] {
-        [mode, data] => (mode.as_str(), Path::new(data), None),
-        [mode, data, only] => (mode.as_str(), Path::new(data), Some(only.as_str())),
-        _ => ("", Path::new(""), None),
-    };
+    let word = |i: usize| arguments.get(i).map(String::as_str);
+    let (mode, data, only) = (word(0).unwrap_or(""), Path::new(word(1).unwrap_or("")), word(2));
+    let settings = word(4).map(serde_json::from_str).transpose().expect("the settings are JSON");
+    let instead = word(3).map(|steps| (steps.parse().expect("a number of steps"), settings));
     let prior = Prior::digits(&open_device("cpu")?)?;
     match mode {
-        "tune" => tune(&prior, data, only),
-        "table" => table(&prior, data, only),
+        "tune" if word(1).is_some() => tune(&prior, data, only),
+        "table" if word(1).is_some() => table(&prior, data, only, instead),
         _ => {
-            eprintln!("usage: digits_table tune DATA [METHOD], digits_table table DATA|prior [METHOD]");
+            eprintln!("usage: digits_table tune DATA [METHOD], digits_table table DATA|prior [METHOD [STEPS [SETTINGS]]]");
             std::process::exit(2)
         }
     }
