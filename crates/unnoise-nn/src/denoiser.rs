@@ -144,7 +144,7 @@ fn by_chunks(x: &Batch, channels: usize, chunk: usize, mut f: impl FnMut(&Batch)
     for start in (0..n).step_by(chunk) {
         let rows = Slice::from(start..n.min(start + chunk));
         let part = f(&x.slice_axis(Axis(0), rows).to_owned())?;
-        let values: Vec<f32> = part.into_data().try_to_vec().expect("the network computes in f32");
+        let values: Vec<f32> = part.into_data().try_into_vec().expect("the network computes in f32");
         result.slice_axis_mut(Axis(0), rows).iter_mut().zip(values).for_each(|(to, from)| *to = f64::from(from));
     }
     Ok(result)

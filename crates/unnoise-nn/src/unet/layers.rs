@@ -30,7 +30,7 @@ impl Leaf {
             Self::Matrix(t) => t.grad(gradients)?.into_data(),
             Self::Kernel(t) => t.grad(gradients)?.into_data(),
         };
-        Some(data.try_to_vec().expect("the network computes in f32"))
+        Some(data.try_into_vec().expect("the network computes in f32"))
     }
 }
 
