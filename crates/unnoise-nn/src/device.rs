@@ -4,6 +4,15 @@ pub use burn::tensor::Device;
 
 use crate::{Error, Result};
 
+/// The same device, on which training computes cheap activations (normalisations, joined channels) again when their gradient needs them,
+/// instead of keeping them all: less memory, a little more time, the same numbers.
+///
+/// # Reference
+/// Chen, Xu, Zhang, Guestrin, "Training deep nets with sublinear memory cost" (2016), arXiv:1604.06174.
+pub fn with_gradient_checkpointing(device: Device) -> Device {
+    device.autodiff().gradient_checkpointing()
+}
+
 /// The device of this name: `cpu`, or a GPU back end that was built in with the feature of the same name (`wgpu`, `vulkan`, `metal`,
 /// `cuda`, `rocm`).
 ///

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use unnoise_core::{Noise, Purpose, Streams};
-use unnoise_nn::{DiffusionModel, Tracking, Unet};
+use unnoise_nn::{DiffusionModel, Tracking, Unet, with_gradient_checkpointing};
 
 const IMAGES: usize = 7;
 
@@ -54,4 +54,23 @@ fn an_image_does_not_depend_on_its_batch_or_the_threads() {
         }
     }
     assert!(report.is_empty(), "{report}");
+}
+
+#[test]
+fn gradient_checkpointing_changes_no_bit() {
+    for (name, side) in [("ddpm", 24), ("adm", 28), ("attention-resnet", 8)] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/unet").join(name);
+        let model = DiffusionModel::read(&folder).unwrap();
+        let (c, n) = (model.config.in_channels, 2);
+        let x: Vec<f32> =
+            Streams::new(5, 0..n as u32).normal(0, Purpose::Auxiliary, n, [c, side, side]).iter().map(|v| *v as f32).collect();
+        let gradients = [Device::flex(), with_gradient_checkpointing(Device::flex())].map(|device| {
+            let unet = model.unet(&device, Tracking::Trained).unwrap();
+            let x = tensor(&x, [n, c, side, side], &device.autodiff()).require_grad();
+            let gradients = unet.forward(x.clone(), &[30.0, 700.0], None).unwrap().square().sum().backward();
+            let dx: Vec<f32> = x.grad(&gradients).unwrap().into_data().try_into_vec().unwrap();
+            (dx, unet.gradients(&gradients).unwrap())
+        });
+        assert!(gradients[0] == gradients[1], "{name}");
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use unnoise::nn::DiffusionModel;
+use unnoise::nn::{DiffusionModel, with_gradient_checkpointing};
 use unnoise::{BenchConfig, BenchMode, BenchReport, bench, digits_model};
 
 use crate::args::Common;
@@ -34,6 +34,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PIXELS")]
     side: Option<usize>,
 
+    /// In training, compute cheap activations again in the backward pass instead of keeping them.
+    #[arg(long)]
+    gradient_checkpointing: bool,
+
     #[command(flatten)]
     common: Common,
 }
@@ -41,6 +45,7 @@ pub(crate) struct Args {
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
     let device = args.common.open()?;
+    let device = if args.gradient_checkpointing { with_gradient_checkpointing(device) } else { device };
     let mode = BenchMode::by_name(&args.mode)?;
     let model = match &args.model {
         Some(directory) => DiffusionModel::read(directory)?,

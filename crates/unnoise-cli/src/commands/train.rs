@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use unnoise::io::{CsvLog, read_dataset};
-use unnoise::nn::{Checkpoint, Outcome, Precision, RunDirectory, StepReport};
+use unnoise::nn::{Checkpoint, Outcome, Precision, RunDirectory, StepReport, with_gradient_checkpointing};
 use unnoise::{TrainingRecords, train, training_images};
 
 use crate::args::Common;
@@ -103,6 +103,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<u64>,
 
+    /// Compute cheap activations again in the backward pass instead of keeping them: less memory, the same numbers.
+    #[arg(long)]
+    gradient_checkpointing: bool,
+
     /// Updates between sheets of samples; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     sheet_every: u64,
@@ -120,6 +124,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     ensure!(args.resume || !holds_a_run, "{out} holds a run already; go on with --resume, or choose another directory");
     ensure!(!args.resume || holds_a_run, "{out} holds no checkpoint to go on from; without --resume, a run begins there");
     let device = args.common.open()?;
+    let device = if args.gradient_checkpointing { with_gradient_checkpointing(device) } else { device };
     let images = training_images(read_dataset(&args.data, settings::dataset_config(&args))?)?;
     let mut trainer =
         if args.resume { settings::resume(&args, &run, images, &device) } else { settings::start(&args, images, &device) }?;

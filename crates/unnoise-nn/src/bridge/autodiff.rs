@@ -7,7 +7,9 @@ mod linear;
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::checkpoint::{
+    base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
+};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
@@ -57,6 +59,22 @@ impl<B: Kernels> Backward<B, 3> for GroupNorm {
                 grads.register::<B>(node.id, gradient);
             }
         }
+    }
+}
+
+/// The result once more, where it was not kept. All parents are asked for: the graph counts on it.
+#[derive(Debug)]
+struct NormAgain<B: Kernels> {
+    gamma: NodeId,
+    beta: NodeId,
+    rest: NormState<B>,
+}
+
+impl<B: Kernels> RetroForward for NormAgain<B> {
+    fn forward(&self, states: &mut BackwardStates, node: NodeId) {
+        let NormState { x, groups, eps, silu, .. } = self.rest;
+        let [x, gamma, beta] = [x, self.gamma, self.beta].map(|parent| states.get_state::<FloatTensor<B>>(&parent));
+        states.save(node, B::fast_group_norm(x, gamma, beta, groups, eps, silu));
     }
 }
 
@@ -110,15 +128,19 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         eps: f64,
         silu: bool,
     ) -> FloatTensor<Self> {
-        let run = |x, gamma, beta| B::fast_group_norm(x, gamma, beta, groups, eps, silu);
-        match GroupNorm.prepare::<C>([x.node(), gamma.node(), beta.node()]).compute_bound().stateful() {
+        let nodes = [x.node(), gamma.node(), beta.node()];
+        let [gamma_id, beta_id] = [nodes[1].id(), nodes[2].id()];
+        let parts = [&gamma, &beta].map(|t| t.clone().into_primitive());
+        let state = NormState::<B> { x: nodes[0].id(), gamma: parts[0].clone(), beta: parts[1].clone(), groups, eps, silu };
+        let again = NormAgain { gamma: gamma_id, beta: beta_id, rest: state.clone() };
+        let prep = GroupNorm.prepare::<C>(nodes).memory_bound().retro_forward(again).parents([&x, &gamma, &beta]).stateful();
+        let [gamma, beta] = parts;
+        match prep {
             OpsKind::Tracked(mut prep) => {
-                let node = prep.checkpoint(&x);
-                let [gamma, beta] = [gamma, beta].map(|t| t.into_primitive());
-                let state = NormState { x: node, gamma: gamma.clone(), beta: beta.clone(), groups, eps, silu };
-                prep.finish(state, run(x.into_primitive(), gamma, beta))
+                prep.checkpoint(&x);
+                prep.finish(state, B::fast_group_norm(x.into_primitive(), gamma, beta, groups, eps, silu))
             }
-            OpsKind::UnTracked(prep) => prep.finish(run(x.into_primitive(), gamma.into_primitive(), beta.into_primitive())),
+            OpsKind::UnTracked(prep) => prep.finish(B::fast_group_norm(x.into_primitive(), gamma, beta, groups, eps, silu)),
         }
     }
 }

@@ -191,18 +191,20 @@ impl Trainer {
     }
 
     /// The mean loss of a batch and its gradient.
-    fn loss_and_gradient(&self, batch: &TrainingBatch) -> Result<(f64, Params)> {
+    fn loss_and_gradient(&mut self, batch: &TrainingBatch) -> Result<(f64, Params)> {
         let TrainConfig { model, prediction, .. } = &self.config;
         let (x_t, target) = noised(&self.schedule, *prediction, &batch.x0, &batch.eps, &batch.levels);
-        let unet = Unet::new(model, &self.state.weights, &self.device, Tracking::Trained)?;
         let timesteps: Vec<f64> = batch.levels.iter().map(|&level| level as f64).collect();
         let labels = batch.labels.as_deref().filter(|_| model.num_class_embeds.is_some());
-        in_pool(|| {
+        let unet = Unet::borrowing(model, &mut self.state.weights, &self.device)?;
+        let result = in_pool(|| {
             let prediction = unet.forward(tensor(x_t, &self.device), &timesteps, labels)?;
             let loss = (prediction - tensor(target, &self.device)).square().mean();
             let value = f64::from(loss.clone().into_scalar::<f32>());
             Ok((value, unet.gradients(&loss.backward())?))
-        })
+        });
+        unet.give_back(&mut self.state.weights);
+        result
     }
 }
 

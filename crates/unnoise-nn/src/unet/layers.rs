@@ -23,6 +23,16 @@ impl Leaf {
         }
     }
 
+    /// The numbers, row-major; without a copy if no other tensor shares them.
+    pub(super) fn into_values(self) -> Vec<f32> {
+        let data = match self {
+            Self::Vector(t) => t.inner().into_data(),
+            Self::Matrix(t) => t.inner().into_data(),
+            Self::Kernel(t) => t.inner().into_data(),
+        };
+        data.try_into_vec().expect("the network computes in f32")
+    }
+
     /// The gradient as a row-major vector; nothing if the tensor did not take part.
     pub(super) fn gradient(&self, gradients: &Gradients) -> Option<Vec<f32>> {
         let data = match self {
@@ -52,10 +62,29 @@ impl From<Tensor<4>> for Leaf {
     }
 }
 
+/// Where the numbers of tensors come from.
+enum Numbers<'a> {
+    /// Nowhere: tensors are placeholders, and the walk only records names and shapes.
+    None,
+    Copied(&'a Params),
+    /// Taken out, to be given back.
+    Lent(&'a mut Params),
+}
+
+impl Numbers<'_> {
+    fn take(&mut self, name: &str) -> Option<Vec<f32>> {
+        const CHECKED: &str = "checked against the recorded shapes";
+        match self {
+            Self::None => None,
+            Self::Copied(params) => Some(params.get(name).expect(CHECKED).values.clone()),
+            Self::Lent(params) => Some(std::mem::take(&mut params.get_mut(name).expect(CHECKED).values)),
+        }
+    }
+}
+
 /// Where tensors come from while a network is built.
 pub(super) struct Source<'a> {
-    /// The parameters; without them, tensors are placeholders and the walk only records names and shapes.
-    params: Option<&'a Params>,
+    numbers: Numbers<'a>,
     device: Device,
     trained: bool,
     pub(super) shapes: Shapes,
@@ -65,13 +94,19 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     /// Records names and shapes.
     pub(super) fn recorder() -> Self {
-        Self { params: None, device: Device::flex(), trained: false, shapes: Shapes::new(), leaves: Vec::new() }
+        Self { numbers: Numbers::None, device: Device::flex(), trained: false, shapes: Shapes::new(), leaves: Vec::new() }
     }
 
     /// Loads parameters that were checked against a recording.
     pub(super) fn loader(params: &'a Params, device: &Device, trained: bool) -> Self {
         let device = if trained { device.clone().autodiff() } else { device.clone().without_autodiff() };
-        Self { params: Some(params), device, trained, shapes: Shapes::new(), leaves: Vec::new() }
+        Self { numbers: Numbers::Copied(params), device, trained, shapes: Shapes::new(), leaves: Vec::new() }
+    }
+
+    /// Takes the numbers of parameters that were checked against a recording, to train them.
+    pub(super) fn borrower(params: &'a mut Params, device: &Device) -> Self {
+        let device = device.clone().autodiff();
+        Self { numbers: Numbers::Lent(params), device, trained: true, shapes: Shapes::new(), leaves: Vec::new() }
     }
 
     pub(super) fn root(&mut self) -> Builder<'_, 'a> {
@@ -97,11 +132,10 @@ impl<'a> Builder<'_, 'a> {
         Leaf: From<Tensor<D>>,
     {
         let name = format!("{}{name}", self.prefix);
-        let Some(params) = self.source.params else {
+        let Some(values) = self.source.numbers.take(&name) else {
             self.source.shapes.insert(name, shape.to_vec());
             return Tensor::zeros([1; D], &self.source.device);
         };
-        let values = params.get(&name).expect("checked against the recorded shapes").values.clone();
         let tensor = Tensor::from_data(TensorData::new(values, shape), &self.source.device);
         if !self.source.trained {
             return tensor;
@@ -118,8 +152,8 @@ impl<'a> Builder<'_, 'a> {
         shape: [usize; 4],
         make: impl FnOnce(&mut Self) -> Tensor<4>,
     ) -> (Tensor<4>, Convolution) {
-        let conv = match self.source.params {
-            Some(params) if !self.source.trained => {
+        let conv = match self.source.numbers {
+            Numbers::Copied(params) if !self.source.trained => {
                 let values = &params.get(&format!("{}weight", self.prefix)).expect("checked against the recorded shapes").values;
                 conv.freeze(values, shape, &self.source.device)
             }

@@ -58,15 +58,48 @@ impl Unet {
     /// # Errors
     /// As [`UnetConfig::validate`] and [`Params::check`]; [`Error::NotSupportedYet`] for dropout in training.
     pub fn new(config: &UnetConfig, params: &Params, device: &Device, tracking: Tracking) -> Result<Self> {
+        Self::check_params(config, params, tracking)?;
+        Self::from_source(config, Source::loader(params, device, tracking == Tracking::Trained), device)
+    }
+
+    /// The network to be trained, on the CPU with the numbers of `params` themselves: until [`give_back`](Self::give_back), `params` has none.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); nothing is taken then.
+    pub(crate) fn borrowing(config: &UnetConfig, params: &mut Params, device: &Device) -> Result<Self> {
+        Self::check_params(config, params, Tracking::Trained)?;
+        let source = match device.clone().without_autodiff() == Device::flex() {
+            true => Source::borrower(params, device),
+            // Elsewhere they would have to be fetched again.
+            false => Source::loader(params, device, true),
+        };
+        Self::from_source(config, source, device)
+    }
+
+    /// Returns the numbers that [`borrowing`](Self::borrowing) took. Nothing is copied if the graph is gone.
+    pub(crate) fn give_back(mut self, params: &mut Params) {
+        let leaves = std::mem::take(&mut self.leaves);
+        // With the layers go the other tensors that share the numbers.
+        drop(self);
+        for (name, leaf) in leaves {
+            if let Some(parameter) = params.get_mut(&name).filter(|parameter| parameter.values.is_empty()) {
+                parameter.values = leaf.into_values();
+            }
+        }
+    }
+
+    fn check_params(config: &UnetConfig, params: &Params, tracking: Tracking) -> Result<()> {
         params.check(&Self::shapes(config)?)?;
-        let trained = tracking == Tracking::Trained;
-        if trained && config.dropout != 0.0 {
+        if tracking == Tracking::Trained && config.dropout != 0.0 {
             return Err(Error::NotSupportedYet {
                 what: format!("training with dropout {}", config.dropout),
                 supported: "0".into(),
             });
         }
-        let mut source = Source::loader(params, device, trained);
+        Ok(())
+    }
+
+    fn from_source(config: &UnetConfig, mut source: Source, device: &Device) -> Result<Self> {
         let mut unet = Self::build(config, &mut source.root())?;
         unet.device = device.clone().without_autodiff();
         unet.leaves = source.leaves;

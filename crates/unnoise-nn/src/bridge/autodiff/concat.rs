@@ -1,6 +1,11 @@
 //! Channels side by side.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use std::marker::PhantomData;
+
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::{
+    base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
+};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
@@ -27,9 +32,24 @@ impl<B: Kernels> Backward<B, 2> for Concat {
     }
 }
 
+/// The result once more, where it was not kept.
+#[derive(Debug)]
+struct Again<B> {
+    parts: [NodeId; 2],
+    backend: PhantomData<B>,
+}
+
+impl<B: Kernels> RetroForward for Again<B> {
+    fn forward(&self, states: &mut BackwardStates, node: NodeId) {
+        let [a, b] = self.parts.map(|part| states.get_state::<FloatTensor<B>>(&part));
+        states.save(node, B::fast_concat(a, b));
+    }
+}
+
 pub(super) fn concat<B: Kernels, C: CheckpointStrategy>(a: Tracked<B, C>, b: Tracked<B, C>) -> Tracked<B, C> {
     let channels = a.shape()[1];
-    match Concat.prepare::<C>([a.node(), b.node()]).compute_bound().stateful() {
+    let again = Again::<B> { parts: [a.node().id(), b.node().id()], backend: PhantomData };
+    match Concat.prepare::<C>([a.node(), b.node()]).memory_bound().retro_forward(again).parents([&a, &b]).stateful() {
         OpsKind::Tracked(prep) => prep.finish(channels, B::fast_concat(a.into_primitive(), b.into_primitive())),
         OpsKind::UnTracked(prep) => prep.finish(B::fast_concat(a.into_primitive(), b.into_primitive())),
     }
