@@ -11,7 +11,8 @@ use crate::simd::{Kernel, LANES, Simd, dispatch};
 /// ```text
 /// y = act(gamma[c] x_hat + beta[c]),  x_hat = (x - mean) / sqrt(var + eps)
 /// ```
-/// with the mean and the (biased) variance over one group of channels of one image, and `act` the identity or SiLU.
+/// with the mean and the (biased) variance over one group of channels of one image, and `act` the identity or SiLU. `gamma` and `beta` are
+/// `[channels]`, or `[n, channels]` where every image has its own, as with a scale and a shift that a time embedding gives.
 ///
 /// # Reference
 /// Y. Wu and K. He, Group normalization (2018), eq. 7, arXiv:1803.08494. The variance takes a second pass over the group, which is in
@@ -33,7 +34,7 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// Normalises `x` into `y`; `gamma` and `beta` hold one number a channel.
+    /// Normalises `x` into `y`.
     ///
     /// # Errors
     /// Where a slice does not have the shape's length, or `groups` does not divide `channels`.
@@ -51,7 +52,7 @@ impl GroupNorm {
         Ok(())
     }
 
-    /// The gradients of [`forward`](Self::forward): `dx` by image, `dgamma` and `dbeta` summed over the images in their order.
+    /// The gradients of [`forward`](Self::forward); `dgamma` and `dbeta` are summed over the images in their order, unless every image has its own.
     ///
     /// ```text
     /// g = dy act'(gamma x_hat + beta),  dbeta = sum g,  dgamma = sum g x_hat
@@ -90,7 +91,7 @@ impl GroupNorm {
             let affine = self.affine(i, gamma, beta);
             dispatch(Backward { norm: self, x, affine, dy, dx, sums });
         });
-        for image in sums.chunks_exact(self.channels) {
+        for image in sums.chunks_exact(gamma.len()) {
             for ((dgamma, dbeta), sum) in dgamma.iter_mut().zip(dbeta.iter_mut()).zip(image) {
                 *dgamma += sum[0];
                 *dbeta += sum[1];
@@ -106,7 +107,9 @@ impl GroupNorm {
         }
         let total = self.n * self.channels * self.pixels;
         let images = images.iter().map(|&(what, got)| (what, got, total));
-        let channels = channels.iter().map(|&(what, got)| (what, got, self.channels));
+        let of_all = self.n * self.channels;
+        let expected = if channels.iter().all(|(_, got)| *got == of_all) { of_all } else { self.channels };
+        let channels = channels.iter().map(|&(what, got)| (what, got, expected));
         check_lengths(at, &images.chain(channels).collect::<Vec<_>>())
     }
 
@@ -126,7 +129,7 @@ impl GroupNorm {
     /// `(gamma, beta)` of the channels of group `i`, counted over all images.
     fn affine<'a>(&self, i: usize, gamma: &'a [f32], beta: &'a [f32]) -> Affine<'a> {
         let size = self.group_channels();
-        let start = (i % self.groups) * size;
+        let start = i * size % gamma.len();
         Affine { gamma: &gamma[start..start + size], beta: &beta[start..start + size] }
     }
 }

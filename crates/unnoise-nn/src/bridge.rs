@@ -111,8 +111,15 @@ pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor
 
 /// Group normalisation over `c / groups` channels and all pixels, then a gain and an offset per channel, then SiLU if asked.
 ///
-/// `x` is `[n, c, h, w]`, `gamma` and `beta` are `[c]`.
-pub(crate) fn group_norm(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, groups: usize, eps: f64, silu: bool) -> Tensor<4> {
+/// `x` is `[n, c, h, w]`, `gamma` and `beta` are `[c]`, or `[n, c]` where every image has its own.
+pub(crate) fn group_norm<const D: usize>(
+    x: Tensor<4>,
+    gamma: Tensor<D>,
+    beta: Tensor<D>,
+    groups: usize,
+    eps: f64,
+    silu: bool,
+) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::fast_group_norm(
         x.into_dispatch(),
         gamma.into_dispatch(),

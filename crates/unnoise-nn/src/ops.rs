@@ -26,14 +26,17 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, p
 /// y = (x - mean) / sqrt(var + eps) * weight + bias        var with divisor N
 /// ```
 ///
+/// # Shapes
+/// `x [n, c, h, w]`; `weight` and `bias` `[c]`, or `[n, c]` where every image has its own.
+///
 /// # Reference
 /// Wu and He 2018, arXiv 1803.08494, eq. 1 with the sets of eq. 7.
-pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+pub fn group_norm<const D: usize>(x: Tensor<4>, weight: Tensor<D>, bias: Tensor<D>, groups: usize, eps: f64) -> Tensor<4> {
     bridge::group_norm(x, weight, bias, groups, eps, false)
 }
 
 /// [`group_norm`], then [`silu`].
-pub fn group_norm_silu(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
+pub fn group_norm_silu<const D: usize>(x: Tensor<4>, weight: Tensor<D>, bias: Tensor<D>, groups: usize, eps: f64) -> Tensor<4> {
     bridge::group_norm(x, weight, bias, groups, eps, true)
 }
 

@@ -87,6 +87,20 @@ proptest! {
 }
 
 #[test]
+fn every_image_may_have_its_own_affine_map() {
+    let norm = GroupNorm { n: 4, channels: 10, pixels: 21, groups: 5, eps: 1e-5, silu: true };
+    let image = norm.channels * norm.pixels;
+    let (x, dy) = (normal(4 * image, 1, 1.0), normal(4 * image, 2, 1.0));
+    let (gamma, beta) = (normal(40, 3, 1.0), normal(40, 4, 1.0));
+    let all = run(norm, &x, &gamma, &beta, &dy);
+    for i in 0..4 {
+        let part = |v: &[f32]| v[i * v.len() / 4..(i + 1) * v.len() / 4].to_vec();
+        let one = run(GroupNorm { n: 1, ..norm }, &part(&x), &part(&gamma), &part(&beta), &part(&dy));
+        assert!(one == all.each_ref().map(|v| part(v)), "image {i}");
+    }
+}
+
+#[test]
 fn an_image_has_the_same_bits_alone_and_in_a_batch_on_any_number_of_threads() {
     let norm = GroupNorm { n: 5, channels: 12, pixels: 35, groups: 4, eps: 1e-6, silu: true };
     let image = norm.channels * norm.pixels;

@@ -136,9 +136,15 @@ fn normalise<B: Backend>(x: FloatTensor<B>, groups: usize, eps: f64) -> (FloatTe
     (B::float_mul(x, scale.clone()), scale)
 }
 
+/// `[channels]` or `[n, channels]` beside an image.
+fn by_channel(shape: &Shape) -> Shape {
+    let channels = shape[shape.num_dims() - 1];
+    Shape::new([shape.iter().product::<usize>() / channels, channels, 1, 1])
+}
+
 /// `gamma x_hat + beta` in the shape of `like`.
 fn affine<B: Backend>(x_hat: FloatTensor<B>, gamma: FloatTensor<B>, beta: FloatTensor<B>, like: Shape) -> FloatTensor<B> {
-    let channel = Shape::new([1, like[1], 1, 1]);
+    let channel = by_channel(&gamma.shape());
     let x_hat = B::float_reshape(x_hat, like);
     B::float_add(B::float_mul(x_hat, B::float_reshape(gamma, channel.clone())), B::float_reshape(beta, channel))
 }
@@ -171,9 +177,11 @@ pub(super) fn group_norm_backward<B: Backend>(
         true => silu_backward::<B>(affine::<B>(x_hat.clone(), gamma.clone(), beta, shape.clone()), dy),
         false => dy,
     };
-    let dbeta = sum_by_channel::<B>(g.clone());
-    let dgamma = sum_by_channel::<B>(B::float_mul(g.clone(), B::float_reshape(x_hat.clone(), shape.clone())));
-    let g = B::float_mul(g, B::float_reshape(gamma, Shape::new([1, shape[1], 1, 1])));
+    let sum = if gamma.shape().num_dims() == 1 { sum_by_channel::<B> } else { sum_by_image::<B> };
+    let dbeta = sum(g.clone());
+    let dgamma = sum(B::float_mul(g.clone(), B::float_reshape(x_hat.clone(), shape.clone())));
+    let channel = by_channel(&gamma.shape());
+    let g = B::float_mul(g, B::float_reshape(gamma, channel));
     let g = B::float_reshape(g, x_hat.shape());
     let tilt = B::float_mul(x_hat.clone(), B::float_mean_dim(B::float_mul(g.clone(), x_hat), 2));
     let centered = B::float_sub(g.clone(), B::float_mean_dim(g, 2));

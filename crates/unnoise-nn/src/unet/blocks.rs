@@ -16,11 +16,11 @@ fn activate<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// Normalisation, then the nonlinearity; the usual pair is one operation.
-fn norm_activate(norm: &Norm, activation: Activation, x: Tensor<4>) -> Tensor<4> {
+/// A normalisation, `norm(silu)` with or without `silu`, and the nonlinearity: one operation where that is `silu`.
+fn norm_activate(activation: Activation, norm: impl FnOnce(bool) -> Tensor<4>) -> Tensor<4> {
     match activation {
-        Activation::Silu | Activation::Swish => norm.forward_silu(x),
-        other => activate(other, norm.forward(x)),
+        Activation::Silu | Activation::Swish => norm(true),
+        other => activate(other, norm(false)),
     }
 }
 
@@ -89,14 +89,17 @@ impl Resnet {
     }
 
     fn forward(&self, x: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
-        let h = self.resize.apply(norm_activate(&self.norm1, self.activation, x.clone()));
+        let h = self.resize.apply(norm_activate(self.activation, |silu| self.norm1.forward(x.clone(), silu)));
         let e = self.time_emb_proj.forward(embedding.clone());
         let h = match self.time {
-            TimeScaleShift::Default => norm_activate(&self.norm2, self.activation, self.conv1.forward_plus(h, e)),
+            TimeScaleShift::Default => {
+                let h = self.conv1.forward_plus(h, e);
+                norm_activate(self.activation, |silu| self.norm2.forward(h, silu))
+            }
             TimeScaleShift::ScaleShift => {
-                let e = e.unsqueeze_dims::<4>(&[2, 3]);
-                let [scale, shift]: [Tensor<4>; 2] = e.chunk(2, 1).try_into().expect("the projection has two halves");
-                activate(self.activation, self.norm2.forward(self.conv1.forward(h)) * scale.add_scalar(1.0) + shift)
+                let [scale, shift]: [Tensor<2>; 2] = e.chunk(2, 1).try_into().expect("the projection has two halves");
+                let h = self.conv1.forward(h);
+                norm_activate(self.activation, |silu| self.norm2.forward_scaled(h, scale, shift, silu))
             }
         };
         let x = self.resize.apply(x);
@@ -139,7 +142,7 @@ impl Attention {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [n, c, h, w] = x.dims();
         let normed = match &self.group_norm {
-            Some(norm) => norm.forward(x.clone()),
+            Some(norm) => norm.forward(x.clone(), false),
             None => x.clone(),
         };
         let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|map| map.forward(normed.clone()).reshape([n, c, h * w]));

@@ -235,12 +235,22 @@ impl Norm {
         Self { weight: b.tensor("weight", [channels]), bias: b.tensor("bias", [channels]), groups, eps }
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::group_norm(x, self.weight.clone(), self.bias.clone(), self.groups, self.eps)
+    /// The normalisation, followed by `silu` if asked.
+    pub(super) fn forward(&self, x: Tensor<4>, silu: bool) -> Tensor<4> {
+        self.apply(x, self.weight.clone(), self.bias.clone(), silu)
     }
 
-    /// The normalisation followed by `silu`, in one operation.
-    pub(super) fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::group_norm_silu(x, self.weight.clone(), self.bias.clone(), self.groups, self.eps)
+    /// The same, with `y (1 + scale) + shift` of every image and channel between the two: `[n, c]` each.
+    pub(super) fn forward_scaled(&self, x: Tensor<4>, scale: Tensor<2>, shift: Tensor<2>, silu: bool) -> Tensor<4> {
+        let factor = scale.add_scalar(1.0);
+        let [weight, bias] = [&self.weight, &self.bias].map(|t| t.clone().unsqueeze::<2>());
+        self.apply(x, weight * factor.clone(), bias * factor + shift, silu)
+    }
+
+    fn apply<const D: usize>(&self, x: Tensor<4>, weight: Tensor<D>, bias: Tensor<D>, silu: bool) -> Tensor<4> {
+        match silu {
+            true => ops::group_norm_silu(x, weight, bias, self.groups, self.eps),
+            false => ops::group_norm(x, weight, bias, self.groups, self.eps),
+        }
     }
 }

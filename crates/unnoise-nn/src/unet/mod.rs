@@ -250,7 +250,7 @@ impl Unet {
         for stage in &self.up {
             x = stage.decode(x, &embedding, &mut skips);
         }
-        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+        self.conv_out.forward(self.conv_norm_out.forward(x, true))
     }
 
     fn look_up(&self, table: &Tensor<2>, labels: &[usize]) -> Result<Tensor<2>> {
