@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::Value;
 use unnoise::core::Batch;
-use unnoise::io::{Array, Format, Overwrite, write_npy, write_npz};
+use unnoise::io::{Array, Format, OutDir, Overwrite, write_npy, write_npz};
+
+use crate::message;
 
 /// Prints text on stdout; a full disk or a closed pipe is an error like any other.
 pub(crate) fn print(text: &str) -> Result<()> {
@@ -65,4 +67,10 @@ pub(crate) fn write_array(path: &Path, batch: &Batch, overwrite: Overwrite) -> R
         _ => write_npy(path, &array, overwrite)?,
     }
     Ok(())
+}
+
+/// An error about a file of a result that is being gathered, as one about the place where it will be, which is the one that a user knows.
+pub(crate) fn in_place(out: &OutDir, error: Error) -> Error {
+    let [gathered, target] = [out.file(""), out.target().join("")].map(|path| path.display().to_string());
+    anyhow!("{}", message::one_line(&error).replace(&gathered, &target))
 }

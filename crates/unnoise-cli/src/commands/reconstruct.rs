@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value};
-use unnoise::io::{Array, OutDir, Overwrite, write_atomic, write_npy};
+use unnoise::io::{Array, OutDir, Overwrite, ResultKind, write_atomic, write_npy};
 use unnoise::{GridKind, MeasuredImage, Prior, ReconstructConfig, ReconstructProgress, Reconstruction, reconstruct};
 
 use crate::args::Common;
-use crate::output::{count, print};
+use crate::output::{count, in_place, print};
 use crate::summary::summary;
-use crate::{interrupt, message, progress};
+use crate::{interrupt, progress};
 
 /// Reconstruct a measured image: samples of the posterior, their mean and deviation, and whether they explain the measurement.
 ///
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "unnoise-out")]
     out: PathBuf,
 
-    /// Replace an earlier result in the same directory.
+    /// Replace an earlier result in the same directory; one that holds anything else is left alone.
     #[arg(long)]
     force: bool,
 
@@ -68,9 +68,15 @@ pub(crate) struct Args {
     common: Common,
 }
 
+/// The files of a result; `truth.npy` is there if the truth is known.
+const FILES: [&str; 7] = ["panel.png", "report.json", "measurement.npz", "samples.npy", "mean.npy", "deviation.npy", "truth.npy"];
+/// How an earlier result is known.
+const RESULT: ResultKind =
+    ResultKind { marker: "report.json", keys: &["method", "samples", "unnoise"], owns: |name| FILES.contains(&name) };
+
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let out = OutDir::create(&args.out, "report.json", Overwrite::from_flag(args.force))?;
+    let out = OutDir::create(&args.out, RESULT, Overwrite::from_flag(args.force))?;
     let device = args.common.open()?;
     let measured = match &args.measurement {
         Some(path) => MeasuredImage::read(path)?,
@@ -113,7 +119,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.common.json {
         print(&format!("{}\n", serde_json::to_string(&result.report)?))?;
     } else {
-        let written = "panel.png, report.json, measurement.npz, samples.npy, mean.npy, deviation.npy";
+        let written = FILES.into_iter().filter(|name| directory.join(name).exists()).collect::<Vec<_>>().join(", ");
         print(&format!("{}  written to     {}/: {written}\n", summary(&result.report)?, directory.display()))?;
     }
     let done = result.report.samples;
@@ -141,9 +147,7 @@ fn write(result: &Reconstruction, measured: &MeasuredImage, out: &OutDir) -> Res
         write_atomic(&out.file("report.json"), Overwrite::Never, |file| file.write_all(report.as_bytes()))?;
         Ok(())
     };
-    // A user knows the place where the results will be, not the one where they are gathered.
-    let [gathered, target] = [out.file(""), out.target().join("")].map(|path| path.display().to_string());
-    write_all().map_err(|error| anyhow!("{}", message::one_line(&error).replace(&gathered, &target)))
+    write_all().map_err(|error| in_place(out, error))
 }
 
 fn setting(text: &str) -> Result<(String, Value), String> {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{Scratch, fixture};
+use crate::{Scratch, files, fixture};
 
 const METHODS: [&str; 6] = ["dps", "pigdm", "mmps", "ddnm-plus", "diffpir", "tds"];
 
@@ -11,7 +11,7 @@ pub(crate) fn model_without_a_size(scratch: &Scratch) -> String {
     let copy = scratch.path("unsized");
     for part in ["unet", "scheduler"] {
         std::fs::create_dir_all(copy.join(part)).unwrap();
-        for file in crate::files(fixture(&format!("tiny/{part}")).as_ref()) {
+        for file in files(fixture(&format!("tiny/{part}")).as_ref()) {
             std::fs::copy(&file, copy.join(part).join(file.file_name().unwrap())).unwrap();
         }
     }
@@ -46,6 +46,33 @@ fn every_method_reconstructs() {
     let again = scratch.refused(&format!("{base} --samples 1 --steps 2 --out dps"));
     assert!(again.contains("dps exists already; --force replaces it"), "{again}");
     scratch.succeed(&format!("{base} --samples 1 --steps 2 --out dps --force"));
+}
+
+/// `--force` replaces a result, and nothing else that a user may have in a directory.
+#[test]
+fn force_replaces_results_only() {
+    let scratch = Scratch::new();
+    scratch.measure(0.05);
+    let line = format!("reconstruct --model {} --measurement m.npz --samples 1 --steps 2 --force --out", fixture("tiny"));
+    std::fs::create_dir_all(scratch.path("proj/sub")).unwrap();
+    for (name, content) in [("report.json", "{\"title\": 1}"), ("main.py", "pass"), ("sub/data", "1")] {
+        std::fs::write(scratch.path("proj").join(name), content).unwrap();
+    }
+    let message = scratch.refused(&format!("{line} proj"));
+    assert!(message.contains("proj exists already; it is no result: its report.json is something else"), "{message}");
+    assert!(["report.json", "main.py", "sub/data"].iter().all(|name| scratch.path("proj").join(name).is_file()));
+
+    let text = scratch.succeed(&format!("{line} out"));
+    assert!(
+        text.contains("out/: panel.png, report.json, measurement.npz, samples.npy, mean.npy, deviation.npy, truth.npy"),
+        "{text}"
+    );
+    scratch.succeed(&format!("{line} out"));
+    std::fs::write(scratch.path("out/notes.txt"), "mine").unwrap();
+    let message = scratch.refused(&format!("{line} out"));
+    assert!(message.contains("out exists already; it is not a result alone: it also holds notes.txt"), "{message}");
+    assert_eq!(std::fs::read_to_string(scratch.path("out/notes.txt")).unwrap(), "mine");
+    assert_eq!(files(scratch.0.path()).len(), 4, "the image, its measurement and the two directories");
 }
 
 /// What a user cannot see in the picture stands in the summary: solves that stopped short, particles that died.
