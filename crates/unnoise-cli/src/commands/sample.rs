@@ -1,17 +1,19 @@
 //! `unnoise sample`: images from the prior alone.
 
-use std::fs;
+mod trace;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
-use unnoise::core::{Batch, Grid, Level, Progress, Spacing};
-use unnoise::io::{Array, Format, Limits, Overwrite, Range, read_batch, write_atomic, write_images, write_npy};
+use unnoise::core::{Batch, Progress, Spacing};
+use unnoise::io::{Format, Limits, Range, read_batch, write_images};
 use unnoise::nn::{Device, DiffusionModel};
 use unnoise::{Error, Prior, SampleConfig, draw};
 
+use self::trace::Trace;
 use crate::args::Common;
 use crate::output::{check, count, report};
 use crate::{interrupt, progress};
@@ -60,7 +62,7 @@ pub(crate) struct Args {
     class: Option<usize>,
 
     /// Write the state and the clean image's estimate after every step to this directory: x-0000.npy, x0_hat-0000.npy, ...,
-    /// grid.json.
+    /// grid.json. After Ctrl-C it holds the steps that were finished.
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
 
@@ -72,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
-    /// Replace the output file if it exists.
+    /// Replace the output file, and the trace, if they exist.
     #[arg(long)]
     force: bool,
 
@@ -83,6 +85,9 @@ pub(crate) struct Args {
 /// Does it.
 pub(crate) fn run(args: Args) -> Result<()> {
     let overwrite = check(&args.output, &Format::ALL, args.force)?;
+    if let Some(directory) = &args.trace {
+        apart(&args.output, directory)?;
+    }
     // The other samplers have no share of noise to choose.
     ensure!(args.eta.is_none() || args.sampler == "ddim", "--eta is an option of the sampler ddim; {} has none", args.sampler);
     let device = args.common.open()?;
@@ -95,9 +100,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
         (Some(start), _) => start.dim().0,
         (None, n) => n.unwrap_or(16),
     };
+    let spacing = args.grid.as_deref().map(Spacing::by_name).transpose()?;
     let config = SampleConfig {
         sampler: args.sampler.clone(),
-        spacing: args.grid.as_deref().map(Spacing::by_name).transpose()?,
+        spacing,
         steps: args.steps,
         eta: args.eta.unwrap_or(0.0),
         clip: !args.no_clip,
@@ -106,11 +112,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         // A trace holds all images of a step in one array.
         batch: if args.trace.is_some() { n } else { args.batch },
     };
-    let grid = prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?;
-    let trace = args.trace.as_ref().map(|directory| Trace::create(directory, args.force)).transpose()?;
-    if let Some(trace) = &trace {
-        trace.grid(&grid)?;
-    }
+    let grid = prior.scheduler().grid(&config.sampler, spacing, config.steps)?;
+    let spacing = prior.scheduler().spacing(&config.sampler, spacing)?.name();
+    let mut trace = args.trace.as_ref().map(|directory| Trace::create(directory, &grid, overwrite)).transpose()?;
     interrupt::catch()?;
     let started = Instant::now();
     let bar = progress::bar("sampling", n.saturating_mul(args.steps) as u64);
@@ -121,7 +125,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
         if p.step + 1 == p.steps {
             progress::log(&bar, || format!("{} of {images} done", first + p.x.dim().0));
         }
-        failed = trace.as_ref().and_then(|trace| trace.step(p).err());
+        failed = trace.as_mut().and_then(|trace| trace.step(p).err());
+        if trace.is_some() {
+            progress::log(&bar, || format!("{} of {} done", p.step + 1, count(p.steps, "step")));
+        }
         if failed.is_some() { ControlFlow::Break(()) } else { interrupt::go_on() }
     };
     let drawing = draw(&prior, &config, start.as_ref(), &mut observer);
@@ -129,12 +136,16 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if let Some(error) = failed {
         return Err(error);
     }
-    let drawing = drawing.map_err(|error| interrupt::stopped(error, "no batch of images was finished, and nothing was written"))?;
+    let drawing = match drawing {
+        Err(error) => return Err(interrupt::stopped(error, &kept(trace)?)),
+        Ok(drawing) => drawing,
+    };
     write_images(&args.output, &drawing.x0, Range::Symmetric, overwrite)?;
+    trace.map(Trace::finish).transpose()?;
     let drawn = drawing.x0.dim().0;
     let per_image = drawing.evaluations.forward / drawn.max(1) as u64;
     let summary = json!({
-        "output": args.output, "shape": drawing.x0.shape(), "sampler": args.sampler, "grid": args.grid, "steps": args.steps,
+        "output": args.output, "shape": drawing.x0.shape(), "sampler": args.sampler, "grid": spacing, "steps": args.steps,
         "images": drawn, "images_requested": n, "seed": config.seed, "eta": config.eta, "trace": args.trace,
         "evaluations": drawing.evaluations.forward, "evaluations_per_image": per_image,
         "weights_sha256": prior.weights_sha256(), "seconds": started.elapsed().as_secs_f64(),
@@ -178,33 +189,35 @@ fn sides(text: &str) -> Result<[usize; 2], String> {
     Ok([side(h)?, side(w)?])
 }
 
-/// The folder of a trace.
-struct Trace(PathBuf);
+/// Refuses an output within the trace's directory, which appears as a whole, and a trace within the output.
+fn apart(output: &Path, trace: &Path) -> Result<()> {
+    let [file, directory] = [output, trace].map(resolved);
+    ensure!(
+        !file.starts_with(&directory) && !directory.starts_with(&file),
+        "--output {} and --trace {} are in each other's place",
+        output.display(),
+        trace.display()
+    );
+    Ok(())
+}
 
-impl Trace {
-    fn create(directory: &Path, force: bool) -> Result<Self> {
-        let at = || format!("the trace's directory {}", directory.display());
-        ensure!(directory.is_dir() || !directory.exists(), "{} is a file", at());
-        fs::create_dir_all(directory).with_context(at)?;
-        let free = force || fs::read_dir(directory).with_context(at)?.next().is_none();
-        ensure!(free, "the trace's directory {} is not empty; --force writes into it", directory.display());
-        Ok(Self(directory.into()))
-    }
+/// The absolute path of what may not exist yet, without the links that do.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let there = path.ancestors().find_map(|there| Some((there, there.canonicalize().ok()?)));
+    there.map_or(path.clone(), |(there, resolved)| {
+        path.strip_prefix(there).map_or(path.clone(), |rest| resolved.components().chain(rest.components()).collect())
+    })
+}
 
-    fn step(&self, p: &Progress<'_>) -> Result<()> {
-        let write = |name: &str, batch: &Batch| {
-            let path = self.0.join(format!("{name}-{:04}.npy", p.step));
-            write_npy(&path, &Array::from(batch.view().into_dyn()), Overwrite::Force)
-        };
-        write("x", p.x)?;
-        write("x0_hat", p.x0_hat)?;
-        Ok(())
-    }
-
-    fn grid(&self, grid: &Grid) -> Result<()> {
-        let level = |level: Level| json!({ "t": level.t, "alpha": level.alpha, "sigma": level.sigma });
-        let steps: Vec<_> = grid.steps.iter().map(|step| json!({ "from": level(step.from), "to": level(step.to) })).collect();
-        let text = serde_json::to_string_pretty(&json!({ "start": grid.start, "steps": steps }))?;
-        Ok(write_atomic(&self.0.join("grid.json"), Overwrite::Force, |file| file.write_all((text + "\n").as_bytes()))?)
-    }
+/// What a run leaves that was stopped before its first images were finished: the steps of its trace, if there are any.
+fn kept(trace: Option<Trace>) -> Result<String> {
+    let nothing = "no batch of images was finished, and nothing was written";
+    Ok(match trace {
+        Some(trace) if interrupt::requested() && trace.steps() > 0 => {
+            let steps = count(trace.steps(), "finished step");
+            format!("no image was finished; {steps} are in {}", trace.finish()?.display())
+        }
+        _ => nothing.into(),
+    })
 }

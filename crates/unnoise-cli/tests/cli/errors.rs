@@ -77,7 +77,10 @@ fn errors_are_one_clear_line() {
         (format!("sample --model {model} --device abacus --output x.npy"), "the device 'abacus'"),
         (format!("sample --model {model} --output x.gif"), "the output's name must end in one of .png, .jpg, .npy, .npz"),
         (format!("sample --model {model} --output folder.npy"), "the output folder.npy is a directory"),
-        (format!("sample --model {model} --trace image.npy --output x.npy"), "the trace's directory image.npy is a file"),
+        (
+            format!("sample --model {model} --trace image.npy --output x.npy"),
+            "image.npy exists already; it is a file, not a directory",
+        ),
         (format!("{predict} --input truncated.npy --output y.npy"), "truncated.npy"),
         (format!("{predict} --input nan.npy --output y.npy"), "expected finite numbers, got NaN at [0, 0, 3, 5]"),
         (format!("{predict} --input m.npz --output y.npy"), "expected one array, or one called images"),
@@ -171,6 +174,10 @@ fn a_disk_that_fills_up_leaves_nothing() {
         (
             format!("reconstruct --model {} --measurement m.npz --samples 4 --steps 1 --out out", fixture("tiny")),
             "cannot write out/samples.npy: File too large",
+        ),
+        (
+            format!("sample --model {} --n 4 --steps 2 --trace trace --output x.npy", fixture("tiny")),
+            "cannot write trace/x-0000.npy: File too large",
         ),
         (
             "train --data images.npy --channels 16 --layers 1 --batch 2 --steps 2 --sheet-every 0 --out run".into(),

@@ -42,7 +42,40 @@ fn a_trace_holds_every_state() {
     assert_eq!(scratch.read("trace/x-0003.npy"), scratch.read("x.npy"));
     let grid: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(scratch.path("trace/grid.json")).unwrap()).unwrap();
     assert_eq!(grid["steps"].as_array().map(Vec::len), Some(4));
+    assert_eq!(grid["steps_requested"], 4);
     assert_eq!(files(&scratch.path("trace")).len(), 9);
+}
+
+/// A trace is one run's, whatever was in its place before.
+#[test]
+fn a_trace_is_never_mixed() {
+    let scratch = Scratch::new();
+    let draw = |steps: usize, rest: &str| format!("sample --model {} --n 1 --steps {steps} --trace trace {rest}", fixture("tiny"));
+    scratch.succeed(&draw(4, "--output x.npy"));
+    assert!(scratch.refused(&draw(2, "--output y.npy")).contains("trace exists already; --force replaces it"));
+    scratch.succeed(&draw(2, "--output x.npy --force"));
+    let names = |directory: &str| -> Vec<String> {
+        files(&scratch.path(directory)).iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    };
+    assert_eq!(names("trace"), ["grid.json", "x-0000.npy", "x-0001.npy", "x0_hat-0000.npy", "x0_hat-0001.npy"]);
+    // A user's own files are spared.
+    std::fs::write(scratch.path("trace/x-notes.npy"), "mine").unwrap();
+    let message = scratch.refused(&draw(2, "--output x.npy --force"));
+    assert!(message.contains("it also holds x-notes.npy"), "{message}");
+    std::fs::remove_file(scratch.path("trace/x-notes.npy")).unwrap();
+    // What would end in one place is refused before the work.
+    for (output, trace) in [
+        ("both.npy", "both.npy"),
+        ("./both.npy", "both.npy"),
+        ("both.npy", "both.npy/deeper"),
+        ("trace/x.npy", "trace"),
+        ("trace/x-0000.npy", "./trace/../trace"),
+    ] {
+        let line = format!("sample --model {} --n 1 --steps 1000 --trace {trace} --output {output} --force", fixture("tiny"));
+        let message = scratch.refused(&line);
+        assert!(message.contains("in each other's place"), "{message}");
+    }
+    assert_eq!(names("."), ["trace", "x.npy"]);
 }
 
 /// Sample 2 of 3 is the same drawn two at a time, to the last bit.

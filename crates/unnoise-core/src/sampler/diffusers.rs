@@ -63,10 +63,7 @@ impl SchedulerConfig {
         if class == Class::DpmSolver && self.solver_type.as_deref() == Some("heun") {
             return Err(unsupported("dpmpp-2m with solver_type heun".into(), "it is not implemented", &["midpoint"]));
         }
-        // DDPM and DDIM do not know the key: a configuration that was saved for Euler keeps its grid there.
-        let knows_karras = !matches!(class, Class::Ddpm | Class::Ddim);
-        let configured = knows_karras && self.use_karras_sigmas == Some(true);
-        let karras = spacing.map_or(configured, |spacing| spacing == Spacing::Karras);
+        let karras = self.spacing(sampler, spacing)? == Spacing::Karras;
         let linear = match spacing {
             Some(spacing) if spacing != Spacing::Karras => spacing,
             _ => self.timestep_spacing(class)?,
@@ -76,6 +73,22 @@ impl SchedulerConfig {
             Class::Ddpm | Class::Ddim if karras => plan.ancestral_karras(),
             Class::Ddpm | Class::Ddim => plan.ancestral(),
             Class::Euler | Class::Heun | Class::DpmSolver => plan.sigmas(),
+        }
+    }
+
+    /// The name of the grid that [`grid`](Self::grid) makes: `spacing`, or else what the configuration or the class says.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a name that does not exist.
+    pub fn spacing(&self, sampler: &str, spacing: Option<Spacing>) -> Result<Spacing> {
+        let class = Class::by_sampler(sampler)?;
+        // DDPM and DDIM do not know the key: a configuration that was saved for Euler keeps its grid there.
+        let knows_karras = !matches!(class, Class::Ddpm | Class::Ddim);
+        let configured = knows_karras && self.use_karras_sigmas == Some(true);
+        match spacing {
+            Some(spacing) => Ok(spacing),
+            None if configured => Ok(Spacing::Karras),
+            None => self.timestep_spacing(class),
         }
     }
 
