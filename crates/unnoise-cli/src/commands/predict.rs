@@ -3,17 +3,19 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use ndarray::{Axis, Slice, concatenate};
 use serde_json::json;
 use unnoise::io::{Format, Limits, read_batch};
 use unnoise::nn::{DEFAULT_CHUNK, DiffusionModel, Tracking};
 
 use crate::args::Common;
-use crate::interrupt;
 use crate::output::{check, count, report, write_array};
+use crate::{interrupt, progress};
 
 /// Evaluate a network: its raw prediction, all channels, at a timestep of its training grid.
+///
+/// Ctrl-C keeps the predictions that are finished, those of the first images.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Model directory (diffusers' layout).
@@ -61,20 +63,30 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     let unet = model.unet(&device, Tracking::Frozen)?;
     let n = x.dim().0;
+    let images = count(n, "image");
+    let bar = progress::bar("predicting", n as u64);
     let mut parts = Vec::new();
     for first in (0..n).step_by(DEFAULT_CHUNK) {
-        if interrupt::requested() {
-            bail!("stopped after {first} of {}: nothing was written", count(n, "image"));
-        }
-        let part = x.slice_axis(Axis(0), Slice::from(first..n.min(first + DEFAULT_CHUNK))).to_owned();
+        let end = n.min(first + DEFAULT_CHUNK);
+        let part = x.slice_axis(Axis(0), Slice::from(first..end)).to_owned();
         parts.push(unet.predict(&part, f64::from(args.timestep), args.class)?);
+        bar.set_position(end as u64);
+        progress::log(&bar, || format!("{end} of {images} done"));
+        if interrupt::requested() {
+            break;
+        }
     }
+    bar.finish_and_clear();
     let output = concatenate(Axis(0), &parts.iter().map(|part| part.view()).collect::<Vec<_>>())?;
     write_array(&args.output, &output, overwrite)?;
+    let done = output.dim().0;
     let summary = json!({
-        "output": args.output, "shape": output.shape(), "timestep": args.timestep, "class": args.class,
+        "output": args.output, "shape": output.shape(), "images": done, "images_requested": n, "timestep": args.timestep,
+        "class": args.class,
         "weights_sha256": model.params.sha256(), "seconds": started.elapsed().as_secs_f64(),
     });
-    let text = format!("{}: {} of shape {:?}", args.output.display(), count(output.dim().0, "prediction"), &output.shape()[1..]);
-    report(args.common.json, &summary, &text)
+    let file = args.output.display();
+    report(args.common.json, &summary, &format!("{file}: {} of shape {:?}", count(done, "prediction"), &output.shape()[1..]))?;
+    ensure!(done == n, "stopped: {done} of {images} were finished and are in {file}");
+    Ok(())
 }

@@ -88,6 +88,36 @@ fn finished_images_are_kept() {
     assert!(kept >= 6 && stderr.contains(&format!("stopped: {kept} of 100000 images were finished and are in x.npy")), "{stderr}");
 }
 
+/// A trace that is stopped holds the steps that were finished, and says so.
+#[test]
+fn finished_steps_of_a_trace_are_kept() {
+    let scratch = Scratch::new();
+    let line = format!("sample --model {} --n 1 --sampler ddpm --steps 1000 --trace trace --output x.npy", fixture("tiny"));
+    let (code, _, stderr) = interrupted(&scratch, &line, "1 of 1000 steps done");
+    assert_eq!(code, Some(130), "{stderr}");
+    let grid: Value = serde_json::from_slice(&std::fs::read(scratch.path("trace/grid.json")).unwrap()).unwrap();
+    let kept = grid["steps"].as_array().unwrap().len();
+    assert!((1..1000).contains(&kept) && grid["steps_requested"] == 1000, "{kept}");
+    assert_eq!(crate::files(&scratch.path("trace")).len(), 1 + 2 * kept);
+    let expected = format!("no image was finished; {kept} finished step{} are in trace", if kept == 1 { "" } else { "s" });
+    assert!(stderr.contains(&expected), "{stderr}");
+    assert_eq!(crate::files(scratch.0.path()).len(), 1, "the trace alone");
+}
+
+#[test]
+fn finished_predictions_are_kept() {
+    let scratch = Scratch::new();
+    scratch.write("many.npy", &Array4::from_elem((40_000, 1, 16, 16), 0.5));
+    let line = format!("predict --model {} --input many.npy --timestep 500 --output out.npy --json", fixture("tiny"));
+    let (code, stdout, stderr) = interrupted(&scratch, &line, "of 40000 images done");
+    assert_eq!(code, Some(130), "{stderr}");
+    let summary: Value = serde_json::from_str(&stdout).expect("one JSON object on stdout");
+    let kept = summary["images"].as_u64().unwrap();
+    assert!((1..40_000).contains(&kept) && summary["images_requested"] == 40_000, "{summary}");
+    assert_eq!(scratch.read("out.npy").dim(), (kept as usize, 1, 16, 16));
+    assert!(stderr.contains(&format!("stopped: {kept} of 40000 images were finished and are in out.npy")), "{stderr}");
+}
+
 #[test]
 fn a_training_goes_on_where_it_was_stopped() {
     let scratch = Scratch::new();
