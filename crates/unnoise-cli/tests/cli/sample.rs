@@ -38,7 +38,7 @@ fn a_trace_holds_every_state() {
     let scratch = Scratch::new();
     let (model, noise) = (fixture("tiny"), fixture("tiny/x_T.npy"));
     let summary = scratch.json(&format!("sample --model {model} --steps 4 --noise {noise} --n 2 --trace trace --output x.npy"));
-    assert_eq!(summary["evaluations_per_image"], 4);
+    assert_eq!((&summary["evaluations_per_image"], &summary["grid"]), (&4.into(), &"leading".into()));
     assert_eq!(scratch.read("trace/x-0003.npy"), scratch.read("x.npy"));
     let grid: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(scratch.path("trace/grid.json")).unwrap()).unwrap();
     assert_eq!(grid["steps"].as_array().map(Vec::len), Some(4));
