@@ -94,6 +94,8 @@ impl DiffusionModel {
 
     /// Writes the files into `directory`, which is made if need be; each is replaced as a whole, the weights first.
     ///
+    /// Where `about` tells of the weights, their hash (`weights.sha256`) becomes that of the numbers as they are stored.
+    ///
     /// diffusers reads it with `DDPMPipeline.from_pretrained`, `UNet2DModel.from_pretrained` and
     /// `DDPMScheduler.from_pretrained`.
     ///
@@ -115,7 +117,12 @@ impl DiffusionModel {
             });
             files.extend([(SCHEDULER, scheduler), ("model_index.json", index)]);
         }
-        files.extend(self.about.iter().map(|about| (ABOUT, about.clone())));
+        if let Some(mut about) = self.about.clone() {
+            if let Some(Value::Object(weights)) = about.get_mut("weights") {
+                weights.insert("sha256".into(), self.params.stored(precision).sha256().into());
+            }
+            files.push((ABOUT, about));
+        }
         for (name, json) in files {
             write_atomically(&directory.join(name), format!("{json:#}\n").as_bytes())?;
         }

@@ -255,6 +255,15 @@ impl Params {
         write_atomically(path, &self.to_safetensors(precision, &HashMap::new()))
     }
 
+    /// The numbers as a file of this precision gives them back.
+    pub fn stored(&self, precision: Precision) -> Self {
+        let mut stored = self.clone();
+        if precision == Precision::F16 {
+            stored.iter_mut().flat_map(|(_, p)| &mut p.values).for_each(|v| *v = f16::from_f32(*v).to_f32());
+        }
+        stored
+    }
+
     /// SHA-256 of names, shapes and values, in hexadecimal: the same for the same numbers, however they are stored.
     ///
     /// ```text

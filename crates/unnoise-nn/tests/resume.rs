@@ -132,13 +132,18 @@ fn a_stopped_run_is_saved_and_its_plan_can_change() {
     let error = Trainer::resume(&run, other, Device::flex(), |_| ()).err().unwrap().to_string();
     assert!(error.contains("the images must be those of the run"), "{error}");
 
-    // The exported model holds the averages in 16 bits, and diffusers' files.
+    // The exported model holds the averages in 16 bits, with their hash as they are read back, and diffusers' files.
     let shipped = folder.path().join("shipped");
     resumed.checkpoint().model().unwrap().write(&shipped, Precision::F16).unwrap();
     let scheduler: serde_json::Value =
         serde_json::from_slice(&std::fs::read(shipped.join("scheduler_config.json")).unwrap()).unwrap();
     assert_eq!((&scheduler["num_train_timesteps"], &scheduler["prediction_type"]), (&1000.into(), &"epsilon".into()));
     let weights = unnoise_nn::Params::read(&shipped.join("diffusion_pytorch_model.safetensors")).unwrap();
+    let checkpoint = run.newest().unwrap();
+    for (directory, params) in [(&shipped, &weights), (&checkpoint, &resumed.state().ema)] {
+        let about = unnoise_nn::DiffusionModel::read(directory).unwrap().about.unwrap();
+        assert_eq!(about["weights"], serde_json::json!({ "kind": "ema", "sha256": params.sha256() }));
+    }
     for ((_, a), (_, b)) in weights.iter().zip(resumed.state().ema.iter()) {
         assert!(a.values.iter().zip(&b.values).all(|(a, b)| (a - b).abs() <= 5e-4 * b.abs().max(6.2e-5)));
     }

@@ -1,5 +1,6 @@
 //! `unnoise train`: a prior from images.
 
+mod preparation;
 mod settings;
 
 use std::collections::VecDeque;
@@ -12,12 +13,13 @@ use unnoise::io::{CsvLog, read_dataset};
 use unnoise::nn::{Checkpoint, Outcome, Precision, RunDirectory, StepReport, with_gradient_checkpointing};
 use unnoise::{TrainingRecords, train, training_images};
 
+use self::preparation::Preparation;
 use crate::args::Common;
 use crate::output::{count, report};
 use crate::{interrupt, progress};
 
-/// Updates over which losses are averaged for reports.
-pub(super) const SMOOTHED: usize = 50;
+/// Updates over which losses are averaged for reports, at most.
+const SMOOTHED: usize = 50;
 
 /// Train a prior on images.
 ///
@@ -34,7 +36,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Go on with the run in --out. Its settings stay, and an option that says otherwise is refused; but --steps may be raised.
+    /// Go on with the run in --out, on the same --data. Its settings stay, those of the images (--side, --pad, --gray) among them, and
+    /// an option that says otherwise is refused; but --steps may be raised.
     #[arg(long)]
     resume: bool,
 
@@ -87,17 +90,8 @@ pub(crate) struct Args {
     #[arg(long)]
     flips: bool,
 
-    /// Convert to gray.
-    #[arg(long)]
-    gray: bool,
-
-    /// Crop the centre to a square and shrink it to this side.
-    #[arg(long, value_name = "PIXELS", conflicts_with = "pad")]
-    side: Option<usize>,
-
-    /// Pad to a square of this side with black.
-    #[arg(long, value_name = "PIXELS")]
-    pad: Option<usize>,
+    #[command(flatten)]
+    preparation: Preparation,
 
     /// Updates between checkpoints, 500 if not given.
     #[arg(long, value_name = "N")]
@@ -125,7 +119,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     ensure!(!args.resume || holds_a_run, "{out} holds no checkpoint to go on from; without --resume, a run begins there");
     let device = args.common.open()?;
     let device = if args.gradient_checkpointing { with_gradient_checkpointing(device) } else { device };
-    let images = training_images(read_dataset(&args.data, settings::dataset_config(&args))?)?;
+    let preparation = if args.resume { args.preparation.of_run(&run)? } else { args.preparation };
+    let images = training_images(read_dataset(&args.data, preparation.dataset_config())?)?;
+    let images = images.with_preparation(serde_json::to_value(preparation)?);
     let mut trainer =
         if args.resume { settings::resume(&args, &run, images, &device) } else { settings::start(&args, images, &device) }?;
     let (done, steps, batch) = (trainer.steps_done(), trainer.config().steps, trainer.config().batch);
@@ -164,10 +160,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if finished {
         Checkpoint::read(&checkpoint)?.model()?.write(&model, Precision::F16)?;
     }
-    let loss = smoothed_loss(&run)?;
+    let (loss, over) = smoothed_loss(&run)?;
     let summary = json!({
         "run": args.out, "finished": finished, "model": finished.then_some(&model), "checkpoint": checkpoint,
-        "steps_done": trainer.steps_done(), "steps": steps, "loss": loss, "loss_over": SMOOTHED,
+        "steps_done": trainer.steps_done(), "steps": steps, "loss": loss, "loss_over": over,
         "images": trainer.images().len(), "shape": trainer.images().shape(), "parameters": trainer.state().weights.count(),
         "batch": batch, "seed": trainer.config().seed, "seconds": started.elapsed().as_secs_f64(),
     });
@@ -179,9 +175,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The mean loss of a run's last updates; none for a run without any.
-pub(super) fn smoothed_loss(run: &RunDirectory) -> Result<Option<f64>> {
+/// The mean loss of a run's last updates, none for a run without any, and how many they are.
+pub(super) fn smoothed_loss(run: &RunDirectory) -> Result<(Option<f64>, usize)> {
     let losses = CsvLog::column(&run.root().join("losses.csv"), "loss")?;
     let last = &losses[losses.len().saturating_sub(SMOOTHED)..];
-    Ok((!last.is_empty()).then(|| last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len() as f64))
+    let mean = (!last.is_empty()).then(|| last.iter().map(|(_, loss)| loss).sum::<f64>() / last.len() as f64);
+    Ok((mean, last.len()))
 }

@@ -25,10 +25,18 @@ fn a_run_tells_what_it_made() {
     let mean = losses.iter().sum::<f64>() / losses.len() as f64;
     assert!(losses.len() == 9 && (summary["loss"].as_f64().unwrap() / mean - 1.0).abs() < 1e-12, "{summary}");
 
+    assert_eq!(summary["loss_over"], 9);
+
     let about = scratch.json("inspect run");
+    assert_eq!(about["loss_over"], 9);
     assert_eq!((&about["kind"], &about["steps_done"], &about["steps"]), (&json!("training run"), &json!(9), &json!(9)));
     assert_eq!((about["last_loss"].as_f64(), &about["loss"]), (losses.last().copied(), &summary["loss"]));
     assert_eq!((&about["checkpoint"], &about["model"]), (&json!("run/step-00000009"), &json!("run/model")));
+    // The hash of the weights is that of the numbers that are read, in 16 bits here.
+    let (model, checkpoint) = (scratch.json("inspect run/model"), scratch.json("inspect run/step-00000009"));
+    assert_eq!(model["about"]["weights"]["sha256"], model["weights_sha256"]);
+    assert_eq!(checkpoint["about"]["weights"]["sha256"], checkpoint["weights_sha256"]);
+    assert_ne!(model["weights_sha256"], checkpoint["weights_sha256"]);
     // What was trained states the size of its images and draws.
     assert_eq!(scratch.json("inspect run/model")["sample_size"], 8);
     scratch.succeed("sample --model run/model --n 1 --steps 2 --output x.npy");
@@ -122,4 +130,39 @@ fn a_resumed_run_keeps_its_settings() {
     let message = scratch.refused("train --data others.npy --out run --resume");
     assert!(message.contains("the images must be those of the run, 40 of shape [1, 8, 8]"), "{message}");
     assert_eq!(scratch.json("train --data images.npy --out run --resume --steps 10")["steps_done"], 10);
+}
+
+/// What was done to the images is a setting like the others, and what is not said again stays.
+#[test]
+fn a_resumed_run_prepares_its_images_alike() {
+    let scratch = Scratch::new();
+    scratch.write("color.npy", &Array4::from_shape_fn((6, 3, 20, 24), |(n, c, i, j)| ((n + 2 * c + 3 * i + j) % 11) as f64 / 10.0));
+    let begin = |out: &str, how: &str, steps: usize| {
+        format!("train --data color.npy --channels 16,16 --layers 1 --batch 2 --sheet-every 0 {how} --out {out} --steps {steps}")
+    };
+    scratch.succeed(&begin("run", "--side 8 --gray", 3));
+    let resumed = scratch.json("train --data color.npy --out run --resume --steps 5");
+    assert_eq!((&resumed["steps_done"], &resumed["shape"]), (&json!(5), &json!([1, 8, 8])));
+    scratch.succeed("train --data color.npy --out run --resume --side 8 --steps 6");
+    assert_eq!(scratch.json("inspect run/model")["about"]["training"]["images"]["preparation"]["side"], 8);
+    scratch.succeed(&begin("whole", "", 2));
+    for (run, given, expected) in [
+        (
+            "run",
+            "--side 16",
+            "--side 16 contradicts the run, which was begun with --side 8 --gray; a resumed run keeps its settings",
+        ),
+        ("run", "--pad 32 --gray", "--pad 32 --gray contradicts the run, which was begun with --side 8 --gray"),
+        ("whole", "--gray", "--gray contradicts the run, which was begun with the images as they are stored"),
+    ] {
+        let message = scratch.refused(&format!("train --data color.npy --out {run} --resume {given}"));
+        assert!(message.contains(expected), "{given}: {message}");
+    }
+    // A run from before the preparation was stored takes the options' word.
+    let state = scratch.path("run/step-00000006/training/state.json");
+    let mut older: serde_json::Value = serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
+    older["images"].as_object_mut().unwrap().remove("preparation").unwrap();
+    std::fs::write(&state, older.to_string()).unwrap();
+    assert!(scratch.refused("train --data color.npy --out run --resume --steps 7").contains("the images must be those of the run"));
+    scratch.succeed("train --data color.npy --out run --resume --steps 7 --side 8 --gray");
 }

@@ -1,6 +1,7 @@
 //! Training batches as a pure function of seed and step: a resumed run needs no generator's state.
 
 use ndarray::{Array3, Array4, ArrayView3, ArrayViewMut3, Axis};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use unnoise_core::{Purpose, Streams, normal_quantile};
 
@@ -18,6 +19,7 @@ pub struct TrainingImages {
     pixels: Pixels,
     range: [f64; 2],
     labels: Option<Vec<usize>>,
+    preparation: Option<Value>,
 }
 
 #[derive(Clone, Debug)]
@@ -32,7 +34,7 @@ impl TrainingImages {
     /// # Errors
     /// [`Error::Argument`] if there is no image.
     pub fn from_u8(images: Array4<u8>) -> Result<Self> {
-        Self { pixels: Pixels::U8(images), range: [0.0, 255.0], labels: None }.checked()
+        Self { pixels: Pixels::U8(images), range: [0.0, 255.0], labels: None, preparation: None }.checked()
     }
 
     /// Images of floats, `[n, c, h, w]`, with the values that mean black and white.
@@ -50,7 +52,7 @@ impl TrainingImages {
         if let Some(v) = images.iter().find(|v| !inside(v)) {
             return Err(argument("every pixel", &format!("within the declared range {low} to {high}"), v.to_string()));
         }
-        Self { pixels: Pixels::F32(images), range, labels: None }.checked()
+        Self { pixels: Pixels::F32(images), range, labels: None, preparation: None }.checked()
     }
 
     /// The same images with a class for each.
@@ -62,6 +64,12 @@ impl TrainingImages {
             return Err(argument("the labels", &format!("{} of them", self.len()), labels.len().to_string()));
         }
         Ok(Self { labels: Some(labels), ..self })
+    }
+
+    /// The same images with a note on how they were made of what is stored, in the terms of whoever made them: a run remembers it, so that
+    /// it can be done again.
+    pub fn with_preparation(self, preparation: Value) -> Self {
+        Self { preparation: Some(preparation), ..self }
     }
 
     fn checked(self) -> Result<Self> {
@@ -95,6 +103,11 @@ impl TrainingImages {
     /// The classes, if there are any.
     pub fn labels(&self) -> Option<&[usize]> {
         self.labels.as_deref()
+    }
+
+    /// How the images were made of what is stored, if that was noted.
+    pub fn preparation(&self) -> Option<&Value> {
+        self.preparation.as_ref()
     }
 
     fn dim(&self) -> [usize; 4] {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use unnoise_core::{Betas, DiscreteConfig, Prediction, ScheduleConfig, SchedulerConfig};
 
 use super::batches::TrainingImages;
@@ -33,17 +33,40 @@ pub struct ImagesSummary {
     pub range: [f64; 2],
     /// [`TrainingImages::fingerprint`].
     pub sha256: String,
+    /// [`TrainingImages::preparation`]; none in a run that was begun before it was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Value>,
 }
 
 impl ImagesSummary {
     /// The summary of `images`.
     pub fn of(images: &TrainingImages) -> Self {
-        Self { count: images.len(), shape: images.shape(), range: images.range(), sha256: images.fingerprint() }
+        Self {
+            count: images.len(),
+            shape: images.shape(),
+            range: images.range(),
+            sha256: images.fingerprint(),
+            preparation: images.preparation().cloned(),
+        }
+    }
+
+    /// What the run in `checkpoint` remembers of its images, read without the weights.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn read(checkpoint: &Path) -> Result<Self> {
+        Ok(StateFile::read(checkpoint)?.images)
+    }
+
+    /// Whether these are the same images, however they were prepared.
+    fn is_of(&self, other: &Self) -> bool {
+        let pixels = |of: &Self| (of.count, of.shape, of.range, of.sha256.clone());
+        pixels(self) == pixels(other)
     }
 
     /// In words.
     fn describe(&self) -> String {
-        let Self { count, shape, range: [low, high], sha256 } = self;
+        let Self { count, shape, range: [low, high], sha256, .. } = self;
         format!("{count} of shape {shape:?} in [{low}, {high}] with SHA-256 {}", sha256.get(..12).unwrap_or(sha256))
     }
 }
@@ -78,15 +101,21 @@ struct StateFile {
     unnoise_version: String,
 }
 
+impl StateFile {
+    fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join(STATE);
+        serde_json::from_slice(&read_limited(&path, STATE_BYTES_LIMIT)?)
+            .map_err(|error| Error::file(&path, "the training state", "that of a run of this version", error))
+    }
+}
+
 impl Checkpoint {
     /// Reads a checkpoint.
     ///
     /// # Errors
     /// [`Error::Io`] for a missing file, [`Error::File`] and [`Error::Parameters`] for content that does not fit.
     pub fn read(directory: &Path) -> Result<Self> {
-        let path = directory.join(STATE);
-        let file: StateFile = serde_json::from_slice(&read_limited(&path, STATE_BYTES_LIMIT)?)
-            .map_err(|error| Error::file(&path, "the training state", "that of a run of this version", error))?;
+        let file = StateFile::read(directory)?;
         file.config.check()?;
         let shapes = file.config.model.parameter_shapes()?;
         let tensors = |name: &str| -> Result<Params> {
@@ -105,7 +134,7 @@ impl Checkpoint {
         Ok(Self { config: file.config, images: file.images, state })
     }
 
-    /// The model to sample with: the averaged weights, and in `unnoise.json` what the run was.
+    /// The model to sample with: the averaged weights, and in `unnoise.json` what the run was; their hash enters where it is written.
     ///
     /// # Errors
     /// As [`DiffusionModel::new`].
@@ -119,7 +148,7 @@ impl Checkpoint {
             "prediction": config.prediction,
             "image_shape": images.shape,
             "value_range": images.range,
-            "weights": { "kind": "ema", "sha256": state.ema.sha256() },
+            "weights": { "kind": "ema" },
             "training": {
                 "steps": state.step,
                 "images_seen": state.step * config.batch as u64,
@@ -162,7 +191,7 @@ impl Trainer {
         let Checkpoint { mut config, images: expected, state } = Checkpoint::read(&directory.newest()?)?;
         adjust(&mut config);
         let got = ImagesSummary::of(&images);
-        if got != expected {
+        if !got.is_of(&expected) {
             let (expected, got) = (format!("those of the run, {}", expected.describe()), got.describe());
             return Err(Error::Argument { what: "the images", expected, got, at: "Trainer::resume" });
         }

@@ -9,7 +9,7 @@ use unnoise::io::CsvLog;
 use unnoise::nn::{DiffusionModel, RunDirectory};
 
 use super::Facts;
-use crate::commands::train::{SMOOTHED, smoothed_loss};
+use crate::commands::train::smoothed_loss;
 
 const REPORT: &str = "report.json";
 /// No report of a run that ends is larger.
@@ -78,6 +78,7 @@ fn training(run: &RunDirectory) -> Result<Facts> {
         state.pointer("/config/steps").and_then(Value::as_u64)
     });
     let losses = CsvLog::column(&run.root().join("losses.csv"), "loss")?;
+    let (loss, over) = smoothed_loss(run)?;
     let model = run.root().join("model");
     Ok(vec![
         ("kind", "training run".into()),
@@ -86,8 +87,8 @@ fn training(run: &RunDirectory) -> Result<Facts> {
         ("steps", json!(planned)),
         ("last_logged_step", json!(losses.last().map(|(step, _)| step))),
         ("last_loss", json!(losses.last().map(|(_, loss)| loss))),
-        ("loss", json!(smoothed_loss(run)?)),
-        ("loss_over", SMOOTHED.into()),
+        ("loss", json!(loss)),
+        ("loss_over", over.into()),
         ("model", json!(model.is_dir().then_some(model))),
     ])
 }

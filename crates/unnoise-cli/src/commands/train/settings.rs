@@ -4,24 +4,12 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 use unnoise::core::{Betas, DiscreteConfig, Prediction};
-use unnoise::io::{Channels, DatasetConfig, Fit};
 use unnoise::nn::{
     Device, DiffusionModel, LearningRate, RunDirectory, SampleSize, TrainConfig, Trainer, TrainingImages, UnetConfig,
 };
 
 use super::Args;
 use crate::output::count;
-
-/// How the images are read.
-pub(super) fn dataset_config(args: &Args) -> DatasetConfig {
-    let fit = match (args.side, args.pad) {
-        (Some(side), _) => Fit::CropResize(side),
-        (None, Some(side)) => Fit::Pad(side),
-        (None, None) => Fit::Exact,
-    };
-    let channels = if args.gray { Channels::Gray } else { Channels::AsStored };
-    DatasetConfig { fit, channels, ..DatasetConfig::default() }
-}
 
 /// A new run.
 pub(super) fn start(args: &Args, images: TrainingImages, device: &Device) -> Result<Trainer> {
