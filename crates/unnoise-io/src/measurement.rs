@@ -20,7 +20,7 @@ const OPERATOR: &str = "operator.";
 /// | array | type | content |
 /// |---|---|---|
 /// | `format`, `version` | str, int | `unnoise-measurement`, 1 |
-/// | `y` | float32 `[c', h', w']` | what was measured |
+/// | `y` | float32 `[c', h', w']` | what was measured, in the operator's output shape: `[1, 1, m]` of a mask or a matrix |
 /// | `sigma_y` | float64 | the noise's standard deviation |
 /// | `range` | str | `[0, 1]`: the range of images in whose units `y` and `sigma_y` are |
 /// | `shape` | int `[3]` | the shape of the image that was measured, `c, h, w` |
@@ -48,7 +48,7 @@ impl MeasurementFile {
     /// Writes the file, atomically.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `y` and `truth` are single and finite and `sigma_y` is finite and not negative; as
+    /// [`Error::Argument`] unless `y` and `truth` are single and finite, the truth in `[0, 1]`, and `sigma_y` is finite and not negative; as
     /// [`write_atomic`](crate::write_atomic).
     pub fn write(&self, path: &Path, overwrite: Overwrite) -> Result<()> {
         let bad = |what, expected: &str, got: String| {
@@ -72,6 +72,9 @@ impl MeasurementFile {
         if let Some(truth) = self.truth.as_ref().filter(|truth| truth.shape()[1..] != self.shape) {
             return bad("truth", &format!("of shape {:?}", self.shape), format!("{:?}", &truth.shape()[1..]));
         }
+        if let Some(got) = self.truth.as_ref().and_then(outside_unit) {
+            return bad("truth", "in [0, 1]", got);
+        }
         let operator = serde_json::to_string(&self.operator).expect("a specification is text");
         let shape = ArrayD::from_shape_fn(vec![3], |i| self.shape[i[0]] as i64);
         let single = |batch: &Batch| Array::from(batch.index_axis(ndarray::Axis(0), 0).into_dyn());
@@ -92,7 +95,7 @@ impl MeasurementFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::Content`] for what is damaged, missing, not finite or of the wrong shape; [`Error::Unsupported`] for a newer version or another
+    /// [`Error::Content`] for what is damaged, missing, not finite or of the wrong shape, and for a truth outside `[0, 1]`; [`Error::Unsupported`] for a newer version or another
     /// range; [`Error::Limit`], [`Error::Io`].
     pub fn read(path: &Path, limits: Limits) -> Result<Self> {
         Self::of(Npz::open(path, limits)?, path)
@@ -165,6 +168,9 @@ impl MeasurementFile {
         if let Some(truth) = truth.as_ref().filter(|truth| truth.shape()[1..] != shape) {
             return Err(content("truth", &format!("the shape {shape:?}"), format!("{:?}", &truth.shape()[1..])));
         }
+        if let Some(got) = truth.as_ref().and_then(outside_unit) {
+            return Err(content("truth", "pixels in [0, 1]", got));
+        }
         Ok(Self { y, sigma_y, shape, operator, truth })
     }
 }
@@ -226,6 +232,12 @@ fn finite(array: ArrayD<f64>, path: &Path, what: &str) -> Result<ArrayD<f64>> {
         Some(place) => Err(Error::content(path, what, "finite numbers", format!("NaN or infinity at flat index {place}"))),
         None => Ok(array),
     }
+}
+
+/// The range of an image that is not in `[0, 1]`, by more than images may miss it (see [`read_images`](crate::read_images)).
+fn outside_unit(image: &Batch) -> Option<String> {
+    let (low, high) = image.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    (low < -1e-3 || high > 1.0 + 1e-3).then(|| format!("{low:.4} to {high:.4}"))
 }
 
 /// `[c, h, w]`, or `[1, c, h, w]`, as a batch of one.
@@ -329,6 +341,8 @@ mod tests {
             ("operator", Some(text("{\"spec\": \"blurr:2\"}")), "operator: expected a description in JSON, got "),
             ("shape", Some(Array::I64(ArrayD::from_elem(vec![3], 1 << 40))), "shape: expected three sizes c, h, w, got int64 [3]"),
             ("truth", Some(floats(&[1, 2, 2], 0.0)), "truth: expected the shape [1, 4, 5], got [1, 2, 2]"),
+            ("truth", Some(floats(&[1, 4, 5], 7.0)), "truth: expected pixels in [0, 1], got 7.0000 to 7.0000"),
+            ("truth", Some(floats(&[1, 4, 5], -0.25)), "truth: expected pixels in [0, 1], got -0.2500 to -0.2500"),
             ("operator", Some(floats(&[1], 1.0)), "operator: expected a description in JSON, got float64 [1]"),
             ("operator.kernel", Some(floats(&[2], f64::NAN)), "operator.kernel: expected finite numbers, got NaN or infinity at"),
             ("y", None, "the archive: expected an array 'y', got format, version, sigma_y, range"),

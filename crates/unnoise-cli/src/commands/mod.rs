@@ -1,6 +1,7 @@
 //! One command a file: its options and what it does.
 
 use anyhow::{Result, bail};
+use unnoise::MeasuredImage;
 use unnoise::nn::{ClassEmbedding, UnetConfig};
 
 pub(crate) mod bench;
@@ -11,6 +12,18 @@ pub(crate) mod reconstruct;
 pub(crate) mod sample;
 pub(crate) mod simulate;
 pub(crate) mod train;
+
+/// Warns of a measurement that no image can have given.
+fn warn_of_units(measured: &MeasuredImage) -> Result<()> {
+    if let Some(least) = measured.unexplained()? {
+        eprintln!(
+            "warning: no image in [0, 1] gives this y: every one leaves a residual of at least {least:.3}, root mean square, where sigma_y is \
+             {}; is y in the units of [0, 1] pixels, and the operator right?",
+            measured.sigma_y()
+        );
+    }
+    Ok(())
+}
 
 /// Refuses a class that the network does not have, and the lack of one that it needs.
 fn check_class(config: &UnetConfig, class: Option<usize>) -> Result<()> {

@@ -82,6 +82,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(path) => MeasuredImage::read(path)?,
         None => MeasuredImage::built_in()?,
     };
+    super::warn_of_units(&measured)?;
     let [_, h, w] = measured.operator().input_shape();
     let prior = match &args.model {
         Some(directory) => Prior::load_for(directory, [h, w], &device)?,

@@ -133,3 +133,32 @@ fn the_measurement_states_the_size_where_the_model_does_not() {
     let message = scratch.refused(&format!("reconstruct --model {} --out other", fixture("tiny")));
     assert!(message.contains("the measured image must be of shape [1, 16, 16] [c, h, w], as the prior's images"), "{message}");
 }
+
+/// A measurement in other units than it claims: no image explains it, and the user is told before the work.
+#[test]
+fn a_measurement_in_other_units_is_noticed() {
+    use unnoise::io::{Limits, MeasurementFile, Overwrite};
+    let scratch = Scratch::new();
+    let path = scratch.path("m.npz");
+    let reconstruct =
+        format!("reconstruct --model {} --measurement m.npz --samples 1 --steps 1 --force --out out", fixture("tiny"));
+    let warned = |line: &str| {
+        let output = scratch.run(line);
+        assert!(output.status.success(), "{line}");
+        String::from_utf8_lossy(&output.stderr).contains("warning: no image in [0, 1] gives this y")
+    };
+    scratch
+        .write("image.npy", &ndarray::Array4::from_shape_fn((1, 1, 16, 16), |(_, _, i, j)| f64::from(u8::from((i + j) % 5 > 1))));
+    for operator in ["box:6", "blur:gaussian,sigma=1.0", "downsample:2,kernel=bicubic", "identity"] {
+        for sigma_y in [0.0, 0.05] {
+            scratch
+                .succeed(&format!("simulate --image image.npy --operator {operator} --sigma-y {sigma_y} --force --output m.npz"));
+            assert!(!warned("inspect m.npz") && !warned(&reconstruct), "{operator} {sigma_y}");
+            let right = MeasurementFile::read(&path, Limits::default()).unwrap();
+            for (units, y) in [("[0, 255]", right.y.mapv(|v| 255.0 * v)), ("[-1, 1]", right.y.mapv(|v| 2.0 * v - 1.0))] {
+                MeasurementFile { y, ..right.clone() }.write(&path, Overwrite::Force).unwrap();
+                assert!(warned("inspect m.npz") && warned(&reconstruct), "{operator} {sigma_y} in {units}");
+            }
+        }
+    }
+}

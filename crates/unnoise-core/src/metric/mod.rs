@@ -13,6 +13,6 @@ mod tests;
 pub use crps::crps;
 pub use frechet::frechet_distance;
 pub use image::{psnr, ssim};
-pub use measurement::chi_square;
+pub use measurement::{chi_square, least_residual};
 pub use ranks::{Coverage, Ranks};
 pub use sliced_wasserstein::sliced_wasserstein;

@@ -9,6 +9,7 @@ use unnoise::core::{chi_square, possible_methods};
 use unnoise::io::{Array, Format, Limits, MeasurementFile, Npz, ReadOptions, read_images, read_npy};
 
 use super::Facts;
+use crate::commands::warn_of_units;
 
 pub(super) fn describe(path: &Path) -> Result<Facts> {
     if MeasurementFile::is_one(path) {
@@ -78,6 +79,7 @@ fn range(values: impl Iterator<Item = f64>) -> [Option<f64>; 2] {
 
 fn measurement(path: &Path) -> Result<Facts> {
     let measured = MeasuredImage::read(path)?;
+    warn_of_units(&measured)?;
     let capabilities: Vec<String> = measured.operator().capabilities().iter().map(ToString::to_string).collect();
     // None without a truth, or without noise.
     let chi_square = match measured.truth() {
