@@ -57,6 +57,9 @@ fn models_are_described() {
     let scratch = Scratch::new();
     let about = scratch.json(&format!("inspect {} --seed 1 --device cpu --threads 1", fixture("tiny")));
     assert_eq!((&about["kind"], &about["sample_size"], &about["in_channels"]), (&json!("model"), &json!(16), &json!(1)));
+    // What the shipped prior says of its weights is true of them.
+    let shipped = scratch.json(concat!("inspect ", env!("CARGO_MANIFEST_DIR"), "/../../models/digits"));
+    assert_eq!(shipped["about"]["weights"]["sha256"], shipped["weights_sha256"]);
     std::fs::create_dir(scratch.path("empty")).unwrap();
     let message = scratch.refused("inspect empty");
     assert!(["config.json", "report.json", "step-*"].iter().all(|word| message.contains(word)), "{message}");
