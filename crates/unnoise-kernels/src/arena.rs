@@ -1,12 +1,12 @@
 //! An allocator for programs whose arrays are large and short-lived.
 //!
 //! A network makes hundreds of arrays of some MiB in an evaluation and drops them soon. An allocator that hands such memory back to the
-//! system gets it again page by page, each a fault and zeroed, and in pages of 4 KiB: a training step spends a tenth of its time there.
+//! system gets it again page by page, each a fault and zeroed, and in pages of 4 KiB.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::Range;
 use std::ptr::{NonNull, null_mut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The granularity of the arena, and the alignment of what it gives.
 const UNIT: usize = 64 << 10;
@@ -78,6 +78,13 @@ impl Arena {
         None
     }
 
+    /// The first unit of a block, unless it is the system allocator's.
+    fn unit(&self, block: *mut u8) -> Option<usize> {
+        let Reserved::From(start) = self.reserved else { return None };
+        let place = (block as usize).checked_sub(start.as_ptr() as usize)?;
+        (place < UNITS * UNIT).then_some(place / UNIT)
+    }
+
     fn mark(&mut self, units: Range<usize>, used: bool) {
         let mut at = units.start;
         while at < units.end {
@@ -98,12 +105,15 @@ impl ArenaAllocator {
         Self(Mutex::new(Arena { reserved: Reserved::NotYet, used: [0; UNITS / WORD], touched: 0 }))
     }
 
+    /// The arena, if it serves such blocks.
+    fn serving(&self, layout: Layout) -> Option<MutexGuard<'_, Arena>> {
+        let served = SERVED.contains(&layout.size()) && layout.align() <= UNIT;
+        served.then(|| self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A block of the arena, and how many bytes of it may hold something else than zeros.
     fn take(&self, layout: Layout) -> Option<(NonNull<u8>, usize)> {
-        if !SERVED.contains(&layout.size()) || layout.align() > UNIT {
-            return None;
-        }
-        let mut arena = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut arena = self.serving(layout)?;
         let (start, n) = (arena.start()?, layout.size().div_ceil(UNIT));
         let first = arena.find(n)?;
         arena.mark(first..first + n, true);
@@ -113,14 +123,12 @@ impl ArenaAllocator {
         Some((unsafe { start.add(first * UNIT) }, dirty))
     }
 
-    /// Where in the arena a block lies, unless it is the system allocator's.
-    fn place(&self, block: *mut u8, layout: Layout) -> Option<usize> {
-        if !SERVED.contains(&layout.size()) || layout.align() > UNIT {
-            return None;
-        }
-        let arena = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Reserved::From(start) = arena.reserved else { return None };
-        (block as usize).checked_sub(start.as_ptr() as usize).filter(|place| *place < UNITS * UNIT)
+    /// Takes a block back, unless it is the system allocator's.
+    fn take_back(&self, block: *mut u8, layout: Layout) -> bool {
+        let Some(mut arena) = self.serving(layout) else { return false };
+        let Some(first) = arena.unit(block) else { return false };
+        arena.mark(first..first + layout.size().div_ceil(UNIT), false);
+        true
     }
 }
 
@@ -152,18 +160,14 @@ unsafe impl GlobalAlloc for ArenaAllocator {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        match self.place(block, layout) {
-            Some(place) => {
-                let (first, n) = (place / UNIT, layout.size().div_ceil(UNIT));
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).mark(first..first + n, false);
-            }
+        if !self.take_back(block, layout) {
             // SAFETY: the caller's promise, and the block is not the arena's.
-            None => unsafe { System.dealloc(block, layout) },
+            unsafe { System.dealloc(block, layout) }
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let ours = self.place(block, layout).is_some();
+        let ours = self.serving(layout).is_some_and(|arena| arena.unit(block).is_some());
         if !ours && !SERVED.contains(&size) {
             // SAFETY: the caller's promise, and the block is not the arena's.
             return unsafe { System.realloc(block, layout, size) };

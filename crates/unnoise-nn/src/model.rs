@@ -119,7 +119,7 @@ impl DiffusionModel {
         }
         if let Some(mut about) = self.about.clone() {
             if let Some(Value::Object(weights)) = about.get_mut("weights") {
-                weights.insert("sha256".into(), self.params.stored(precision).sha256().into());
+                weights.insert("sha256".into(), self.params.sha256_stored(precision).into());
             }
             files.push((ABOUT, about));
         }

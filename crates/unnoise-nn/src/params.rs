@@ -255,21 +255,21 @@ impl Params {
         write_atomically(path, &self.to_safetensors(precision, &HashMap::new()))
     }
 
-    /// The numbers as a file of this precision gives them back.
-    pub fn stored(&self, precision: Precision) -> Self {
-        let mut stored = self.clone();
-        if precision == Precision::F16 {
-            stored.iter_mut().flat_map(|(_, p)| &mut p.values).for_each(|v| *v = f16::from_f32(*v).to_f32());
-        }
-        stored
-    }
-
     /// SHA-256 of names, shapes and values, in hexadecimal: the same for the same numbers, however they are stored.
     ///
     /// ```text
     /// for each tensor by name:  name, 0, rank, sides (u64 little-endian), values (f32 little-endian)
     /// ```
     pub fn sha256(&self) -> String {
+        self.sha256_stored(Precision::F32)
+    }
+
+    /// [`sha256`](Self::sha256) of the numbers as a file of this precision gives them back.
+    pub fn sha256_stored(&self, precision: Precision) -> String {
+        let stored = |v: f32| match precision {
+            Precision::F32 => v,
+            Precision::F16 => f16::from_f32(v).to_f32(),
+        };
         let mut hash = Sha256::new();
         for (name, parameter) in &self.0 {
             hash.update(name.as_bytes());
@@ -278,7 +278,7 @@ impl Params {
                 hash.update((*side as u64).to_le_bytes());
             }
             for chunk in parameter.values.chunks(4096) {
-                hash.update(chunk.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+                hash.update(chunk.iter().flat_map(|v| stored(*v).to_le_bytes()).collect::<Vec<u8>>());
             }
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

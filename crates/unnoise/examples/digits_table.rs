@@ -283,8 +283,12 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let word = |i: usize| arguments.get(i).map(String::as_str);
     let (mode, data, only) = (word(0).unwrap_or(""), Path::new(word(1).unwrap_or("")), word(2));
-    let settings = word(4).map(serde_json::from_str).transpose().expect("the settings are JSON");
-    let instead = word(3).map(|steps| (steps.parse().expect("a number of steps"), settings));
+    let settings = word(4).map(serde_json::from_str).transpose();
+    let (Ok(steps), Ok(settings)) = (word(3).map(str::parse).transpose(), settings) else {
+        eprintln!("STEPS must be a number and SETTINGS a JSON object");
+        std::process::exit(2)
+    };
+    let instead = steps.map(|steps| (steps, settings));
     let prior = Prior::digits(&open_device("cpu")?)?;
     match mode {
         "tune" if word(1).is_some() => tune(&prior, data, only),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use unnoise::nn::{DiffusionModel, with_gradient_checkpointing};
 use unnoise::{BenchConfig, BenchMode, BenchReport, bench, digits_model};
 
@@ -47,6 +47,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let device = args.common.open()?;
     let device = if args.gradient_checkpointing { with_gradient_checkpointing(device) } else { device };
     let mode = BenchMode::by_name(&args.mode)?;
+    ensure!(!args.gradient_checkpointing || mode == BenchMode::Train, "--gradient-checkpointing is an option of --mode train");
     let model = match &args.model {
         Some(directory) => DiffusionModel::read(directory)?,
         None => digits_model()?,

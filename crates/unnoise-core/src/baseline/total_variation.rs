@@ -2,7 +2,7 @@
 
 use ndarray::{Array4, Zip};
 
-use crate::{Batch, Error, Measurement, Noise, Operator, Purpose, Result, Solved, Streams, norm_sq};
+use crate::{Batch, Error, Measurement, Result, Solved, norm_sq, operator_norm_sq};
 
 /// The image that fits the measurement with little total variation.
 ///
@@ -73,24 +73,6 @@ pub fn total_variation(measurement: &Measurement<'_>, weight: f64, tolerance: f6
     Ok(Solved { x, iterations, residuals: vec![residual] })
 }
 
-/// Slightly more than the largest squared singular value, by power iteration where there is no decomposition.
-fn operator_norm_sq(op: &dyn Operator) -> f64 {
-    if let Some(svd) = op.svd() {
-        return svd.singular_values().iter().fold(f64::MIN_POSITIVE, |max: f64, s| max.max(s * s));
-    }
-    let mut x = Streams::new(0, 0..1).normal(0, Purpose::Auxiliary, 1, op.input_shape());
-    let mut largest = f64::MIN_POSITIVE;
-    for _ in 0..50 {
-        let next = op.adjoint(&op.forward(&x));
-        largest = one_norm(&next) / one_norm(&x);
-        if largest == 0.0 {
-            return f64::MIN_POSITIVE;
-        }
-        x = &next / one_norm(&next);
-    }
-    1.1 * largest
-}
-
 fn one_norm(x: &Batch) -> f64 {
     norm_sq(x).into_iter().sum::<f64>().sqrt()
 }
@@ -136,7 +118,10 @@ mod tests {
     use ndarray::{Array2, array};
 
     use super::*;
-    use crate::{Boundary, Convolution, Dense, Downsampling, Identity, Mask, Separable, dot, motion_kernel, samples};
+    use crate::{
+        Boundary, Convolution, Dense, Downsampling, Identity, Mask, Noise, Operator, Purpose, Separable, Streams, dot,
+        motion_kernel, samples,
+    };
 
     fn noise(shape: [usize; 3], seed: u64) -> Batch {
         Streams::new(seed, 0..1).normal(0, Purpose::Auxiliary, 1, shape)

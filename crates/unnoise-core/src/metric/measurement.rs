@@ -1,6 +1,6 @@
 //! Whether an image explains its measurement.
 
-use crate::{Batch, Error, Measurement, Operator, Result, check_shape, norm_sq};
+use crate::{Batch, Error, Measurement, Result, check_shape, norm_sq, operator_norm_sq};
 
 /// The squared residual of each image, in units of the noise.
 ///
@@ -41,7 +41,7 @@ pub fn least_residual(measurement: &Measurement<'_>) -> f64 {
     const STEPS: usize = 15;
     let Measurement { op, y, .. } = measurement;
     let [c, h, w] = op.input_shape();
-    let step = 1.0 / norm_sq_estimate(*op, y).max(f64::MIN_POSITIVE);
+    let step = 1.0 / operator_norm_sq(*op);
     let mut x = Batch::zeros((1, c, h, w));
     for _ in 0..STEPS {
         x = (&x - step * op.adjoint(&(op.forward(&x) - y))).clamp(-1.0, 1.0);
@@ -52,27 +52,12 @@ pub fn least_residual(measurement: &Measurement<'_>) -> f64 {
     if excess > 0.0 { excess / norm / (op.measured() as f64).sqrt() } else { 0.0 }
 }
 
-/// `|A|^2`, estimated from below by a few steps of the power method; a step of its inverse converges down to half of its value.
-fn norm_sq_estimate(op: &dyn Operator, y: &Batch) -> f64 {
-    let mut v = op.adjoint(y);
-    let mut estimate = 0.0;
-    for _ in 0..5 {
-        let norm = (&v * &v).sum().sqrt();
-        if norm == 0.0 {
-            break;
-        }
-        v = op.adjoint(&op.forward(&(v / norm)));
-        estimate = (&v * &v).sum().sqrt();
-    }
-    estimate
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::{Array4, array};
 
     use super::*;
-    use crate::{Dense, Identity, OperatorConfig};
+    use crate::{Dense, Identity, Operator, OperatorConfig};
 
     /// The distance to the nearest measurement of an image, where it is known.
     #[test]

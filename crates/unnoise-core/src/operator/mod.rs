@@ -26,7 +26,7 @@ pub use separable::*;
 pub use solve::*;
 pub use spec::*;
 
-use crate::{Batch, Error, Result, Shape, element_shape};
+use crate::{Batch, Error, Noise, Purpose, Result, Shape, Streams, element_shape, norm_sq};
 
 /// A capability that an operator may offer beyond [`Operator::forward`] and that a posterior method may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +160,24 @@ fn prox_by(svd: &dyn Svd, y: &Batch, z: &Batch, rho: f64) -> Batch {
 pub fn require(op: &dyn Operator, needs: &[Capability], method: &str) -> Result<()> {
     let offered = op.capabilities();
     if needs.iter().all(|need| offered.contains(need)) { Ok(()) } else { Err(lacks(op, needs, method, &WITH_SVD)) }
+}
+
+/// Slightly more than the largest squared singular value, by power iteration where there is no decomposition.
+pub(crate) fn operator_norm_sq(op: &dyn Operator) -> f64 {
+    if let Some(svd) = op.svd() {
+        return svd.singular_values().iter().fold(f64::MIN_POSITIVE, |max: f64, s| max.max(s * s));
+    }
+    let mut x = Streams::new(0, 0..1).normal(0, Purpose::Auxiliary, 1, op.input_shape());
+    let mut largest = f64::MIN_POSITIVE;
+    for _ in 0..50 {
+        let next = op.adjoint(&op.forward(&x));
+        largest = (norm_sq(&next)[0] / norm_sq(&x)[0]).sqrt();
+        if largest == 0.0 {
+            return f64::MIN_POSITIVE;
+        }
+        x = &next / norm_sq(&next)[0].sqrt();
+    }
+    1.1 * largest
 }
 
 /// The error for an operator that does not offer what a method needs, with what is possible instead.

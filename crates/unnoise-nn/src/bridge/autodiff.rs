@@ -5,6 +5,8 @@ mod concat;
 mod convolution;
 mod linear;
 
+use std::marker::PhantomData;
+
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{
@@ -64,17 +66,19 @@ impl<B: Kernels> Backward<B, 3> for GroupNorm {
 
 /// The result once more, where it was not kept. All parents are asked for: the graph counts on it.
 #[derive(Debug)]
-struct NormAgain<B: Kernels> {
-    gamma: NodeId,
-    beta: NodeId,
-    rest: NormState<B>,
+struct NormAgain<B> {
+    /// `x`, `gamma` and `beta`.
+    parents: [NodeId; 3],
+    groups: usize,
+    eps: f64,
+    silu: bool,
+    backend: PhantomData<B>,
 }
 
 impl<B: Kernels> RetroForward for NormAgain<B> {
     fn forward(&self, states: &mut BackwardStates, node: NodeId) {
-        let NormState { x, groups, eps, silu, .. } = self.rest;
-        let [x, gamma, beta] = [x, self.gamma, self.beta].map(|parent| states.get_state::<FloatTensor<B>>(&parent));
-        states.save(node, B::fast_group_norm(x, gamma, beta, groups, eps, silu));
+        let [x, gamma, beta] = self.parents.map(|parent| states.get_state::<FloatTensor<B>>(&parent));
+        states.save(node, B::fast_group_norm(x, gamma, beta, self.groups, self.eps, self.silu));
     }
 }
 
@@ -129,10 +133,10 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         silu: bool,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), gamma.node(), beta.node()];
-        let [gamma_id, beta_id] = [nodes[1].id(), nodes[2].id()];
+        let parents = nodes.each_ref().map(|node| node.id());
         let parts = [&gamma, &beta].map(|t| t.clone().into_primitive());
-        let state = NormState::<B> { x: nodes[0].id(), gamma: parts[0].clone(), beta: parts[1].clone(), groups, eps, silu };
-        let again = NormAgain { gamma: gamma_id, beta: beta_id, rest: state.clone() };
+        let state = NormState::<B> { x: parents[0], gamma: parts[0].clone(), beta: parts[1].clone(), groups, eps, silu };
+        let again = NormAgain::<B> { parents, groups, eps, silu, backend: PhantomData };
         let prep = GroupNorm.prepare::<C>(nodes).memory_bound().retro_forward(again).parents([&x, &gamma, &beta]).stateful();
         let [gamma, beta] = parts;
         match prep {

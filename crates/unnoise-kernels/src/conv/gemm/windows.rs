@@ -93,6 +93,11 @@ impl Windows {
         self.step == 1
     }
 
+    /// Whether every pixel sees itself and nothing else.
+    fn pointwise(&self) -> bool {
+        self.stride == 1 && self.grid == self.sides && self.taps[..] == [[0, 0]]
+    }
+
     /// Where in a plane the pixels `first .. first + len` of the grid lie.
     #[inline(always)]
     pub(super) fn places(&self, first: usize, len: usize) -> impl Iterator<Item = usize> {
@@ -111,8 +116,7 @@ impl Windows {
             false => (pixels.end..self.pixels().min(pixels.end + pixels.len()), 0),
         };
         let channels = channel..self.channels.min(channel + super::DEPTH.div_ceil(taps));
-        let dense = self.stride == 1 && self.grid == self.sides && taps == 1;
-        let seen = match dense {
+        let seen = match self.pointwise() {
             true => pixels,
             false => pixels.start / columns * self.stride * w..(pixels.end.div_ceil(columns) * self.stride * w).min(h * w),
         };
@@ -126,7 +130,7 @@ impl Windows {
         let [h, w] = self.sides;
         let [dy, dx] = self.taps[k % self.taps.len()];
         let plane = &image[k / self.taps.len() * h * w..][..h * w];
-        if self.stride == 1 && self.grid == self.sides && dx == 0 && self.taps.len() == 1 && dy == 0 {
+        if self.pointwise() {
             return out.copy_from_slice(&plane[first..first + out.len()]);
         }
         let columns = self.grid[1];
