@@ -36,7 +36,7 @@ fn errors(
     };
     let guided = |guidance: &dyn Fn(&mut dyn Sampler, bool) -> Errors| {
         let run: GuidedRun = serde_json::from_value(with_defaults(name, settings)).unwrap();
-        let options = SamplerOptions { eta: run.eta, ..SamplerOptions::default() };
+        let options = SamplerOptions { eta: Some(run.eta), ..SamplerOptions::default() };
         guidance(&mut *sampler_by_name(&run.sampler, &options).unwrap(), run.sampler == "ddim" && run.eta > 0.0)
     };
     match name {

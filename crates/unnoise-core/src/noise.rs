@@ -3,7 +3,7 @@
 use crate::{Batch, Shape};
 
 /// What a draw is for: draws of different purposes are independent even within one step. The numbers are part of every seed's meaning
-/// and stay; 5 is free.
+/// and stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Purpose {
@@ -17,6 +17,8 @@ pub enum Purpose {
     Resample = 3,
     /// The measurement's noise.
     Measurement = 4,
+    /// The second half of a stochastic step that has an evaluation within.
+    SecondHalf = 5,
     /// Training: images, levels and noise.
     Training = 6,
     /// Anything random that is not part of a run: masks, kernels, tie-breaking.
@@ -29,4 +31,11 @@ pub enum Purpose {
 pub trait Noise {
     /// Standard normals for every sample of the batch, `[n, c, h, w]`; the same `(step, purpose)` gives the same numbers.
     fn normal(&mut self, step: usize, purpose: Purpose, n: usize, shape: Shape) -> Batch;
+
+    /// The increment of a Brownian path between two noise levels `sigma / alpha`, divided by its standard deviation: standard normals,
+    /// and independent ones for intervals that do not overlap. A source that has a path returns its increments, whatever the steps
+    /// that ask for them; one that has none returns [`normal`](Self::normal).
+    fn brownian(&mut self, step: usize, purpose: Purpose, _between: [f64; 2], n: usize, shape: Shape) -> Batch {
+        self.normal(step, purpose, n, shape)
+    }
 }

@@ -103,10 +103,6 @@ impl Sampler for DdnmPlusSampler<'_> {
         NAME
     }
 
-    fn evaluations(&self, grid: &Grid) -> usize {
-        grid.steps.len()
-    }
-
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped> {
         let Interval { from, to } = step.interval();
         let x0_hat = step.denoiser.x0_hat(x, from)?;
@@ -139,8 +135,8 @@ impl PosteriorMethod for DdnmPlus {
         NEEDS
     }
 
-    fn evaluations(&self, grid: &Grid) -> Evaluations {
-        Evaluations { forward: grid.steps.len() as u64, vjp: 0 }
+    fn evaluations(&self, grid: &Grid) -> Option<Evaluations> {
+        Some(Evaluations { forward: grid.steps.len() as u64, vjp: 0 })
     }
 
     fn sample(

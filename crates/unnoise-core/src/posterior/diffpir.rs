@@ -81,10 +81,6 @@ impl Sampler for DiffPirSampler<'_> {
         NAME
     }
 
-    fn evaluations(&self, grid: &Grid) -> usize {
-        grid.steps.len()
-    }
-
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped> {
         let Interval { from, to } = step.interval();
         let Measurement { op, y, sigma_y } = self.measurement;
@@ -119,8 +115,8 @@ impl PosteriorMethod for DiffPir {
         NEEDS
     }
 
-    fn evaluations(&self, grid: &Grid) -> Evaluations {
-        Evaluations { forward: grid.steps.len() as u64, vjp: 0 }
+    fn evaluations(&self, grid: &Grid) -> Option<Evaluations> {
+        Some(Evaluations { forward: grid.steps.len() as u64, vjp: 0 })
     }
 
     fn sample(

@@ -221,7 +221,7 @@ impl<G: Guidance + Default> Default for Guided<G> {
 
 impl GuidedRun {
     fn sampler(&self) -> Result<Box<dyn Sampler>> {
-        sampler_by_name(&self.sampler, &SamplerOptions { eta: self.eta, ..SamplerOptions::default() })
+        sampler_by_name(&self.sampler, &SamplerOptions { eta: Some(self.eta), ..SamplerOptions::default() })
     }
 
     fn check(&self, at: &'static str) -> Result<()> {
@@ -259,9 +259,9 @@ impl<G: Guidance> PosteriorMethod for Guided<G> {
         self.guidance.needs()
     }
 
-    fn evaluations(&self, grid: &Grid) -> Evaluations {
-        let forward = self.run.sampler().map_or(0, |sampler| sampler.evaluations(grid)) as u64;
-        Evaluations { forward, vjp: forward * self.guidance.vjps() }
+    fn evaluations(&self, grid: &Grid) -> Option<Evaluations> {
+        let forward = self.run.sampler().ok()?.evaluations(grid)? as u64;
+        Some(Evaluations { forward, vjp: forward * self.guidance.vjps() })
     }
 
     fn sample(

@@ -83,9 +83,9 @@ pub trait PosteriorMethod: Send + Sync {
     /// What it needs of the operator.
     fn needs(&self) -> &'static [Capability];
 
-    /// The denoiser evaluations of one sample over `grid`. Where a solve's iterations depend on the prior, the most that there can
-    /// be: wrap the prior in [`Counted`](crate::Counted) for what a run really took.
-    fn evaluations(&self, grid: &Grid) -> Evaluations;
+    /// The denoiser evaluations of one sample over `grid`, unless its sampler is adaptive. Where a solve's iterations depend on the
+    /// prior, the most that there can be: wrap the prior in [`Counted`](crate::Counted) for what a run really took.
+    fn evaluations(&self, grid: &Grid) -> Option<Evaluations>;
 
     /// Draws one sample for each stream: `[n, c, h, w]`.
     ///

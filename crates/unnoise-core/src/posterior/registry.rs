@@ -139,10 +139,11 @@ mod tests {
             ),
             ("tds", r#"{"particles": 1.5}"#, "tds: settings must be of their types, got particles = 1.5, whose default is 16"),
             ("pigdm", "[]", "pigdm: settings must be a JSON object, got []"),
-            ("mmps", r#"{"sampler": "no"}"#, "unknown sampler 'no'; known: ddpm, ddim, euler, heun, edm, dpmpp-2m"),
         ] {
             let error = method_by_name(name, &serde_json::from_str(settings).unwrap()).err().expect("an error");
             assert_eq!(error.to_string(), expected);
         }
+        let error = method_by_name("mmps", &serde_json::json!({ "sampler": "no" })).err().expect("an error").to_string();
+        assert!(error.starts_with("unknown sampler 'no'; known: ddpm, ddim"), "{error}");
     }
 }

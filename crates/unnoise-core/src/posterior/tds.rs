@@ -142,9 +142,9 @@ impl PosteriorMethod for Tds {
         NEEDS
     }
 
-    fn evaluations(&self, grid: &Grid) -> Evaluations {
+    fn evaluations(&self, grid: &Grid) -> Option<Evaluations> {
         let (particles, steps) = (u64::from(self.particles), grid.steps.len() as u64);
-        Evaluations { forward: particles * steps, vjp: particles * steps.saturating_sub(1) }
+        Some(Evaluations { forward: particles * steps, vjp: particles * steps.saturating_sub(1) })
     }
 
     /// All particles of all samples are one batch of the prior, `[n particles, c, h, w]`; give fewer streams at a time if that is too

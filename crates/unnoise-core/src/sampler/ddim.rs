@@ -2,8 +2,18 @@
 
 use ndarray::Zip;
 
-use super::{Grid, Sampler, Step, Stepped, clipped, eps_from_x0};
+use super::{Sampler, SamplerInfo, Step, Stepped, clipped, eps_from_x0};
 use crate::{Batch, Interval, Noise, Purpose, Result};
+
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "ddim",
+    order: "1",
+    stochastic: true,
+    evaluations: "1",
+    grids: "any",
+    source: include_str!("ddim.rs"),
+    make: |options| Box::new(Ddim { eta: options.eta.unwrap_or(0.0), clip: options.clip }),
+};
 
 /// DDIM: deterministic at `eta = 0`, ancestral sampling at `eta = 1`.
 ///
@@ -26,10 +36,6 @@ pub struct Ddim {
 impl Sampler for Ddim {
     fn name(&self) -> &'static str {
         "ddim"
-    }
-
-    fn evaluations(&self, grid: &Grid) -> usize {
-        grid.steps.len()
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped> {

@@ -2,8 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grid, Sampler, Step, Stepped, clipped, combine};
+use super::{Sampler, SamplerInfo, Step, Stepped, clipped, combine};
 use crate::{Batch, Interval, Noise, Purpose, Result};
+
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "ddpm",
+    order: "1",
+    stochastic: true,
+    evaluations: "1",
+    grids: "any",
+    source: include_str!("ddpm.rs"),
+    make: |options| Box::new(Ddpm { variance: options.variance, clip: options.clip }),
+};
 
 /// The variance of a [`Ddpm`] step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,10 +48,6 @@ pub struct Ddpm {
 impl Sampler for Ddpm {
     fn name(&self) -> &'static str {
         "ddpm"
-    }
-
-    fn evaluations(&self, grid: &Grid) -> usize {
-        grid.steps.len()
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped> {

@@ -1,7 +1,17 @@
 //! DPM-Solver++(2M).
 
-use super::{Grid, Sampler, Step, Stepped, combine};
+use super::{Sampler, SamplerInfo, Step, Stepped, combine};
 use crate::{Batch, Interval, Level, Noise, Result};
+
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "dpmpp-2m",
+    order: "2",
+    stochastic: false,
+    evaluations: "1",
+    grids: "any",
+    source: include_str!("dpmpp_2m.rs"),
+    make: |_| Box::new(DpmPp2m::default()),
+};
 
 /// DPM-Solver++(2M): the clean image extrapolated from this step's and the last step's estimates, linearly in
 /// `lambda = log(alpha / sigma)`.
@@ -25,10 +35,6 @@ pub struct DpmPp2m {
 impl Sampler for DpmPp2m {
     fn name(&self) -> &'static str {
         "dpmpp-2m"
-    }
-
-    fn evaluations(&self, grid: &Grid) -> usize {
-        grid.steps.len()
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, _: &mut dyn Noise) -> Result<Stepped> {

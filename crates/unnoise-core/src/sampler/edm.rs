@@ -1,8 +1,18 @@
 //! The stochastic sampler of EDM.
 
 use super::heun::{heun_step, is_corrected};
-use super::{Grid, Sampler, Step, Stepped, combine};
+use super::{Grid, Sampler, SamplerInfo, Step, Stepped, combine};
 use crate::{Batch, Interval, Level, Noise, Purpose, Result, Schedule};
+
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "edm",
+    order: "2",
+    stochastic: true,
+    evaluations: "2, the last 1",
+    grids: "any",
+    source: include_str!("edm.rs"),
+    make: |options| Box::new(Edm { churn: options.churn }),
+};
 
 /// How much noise [`Edm`] adds before each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,8 +71,8 @@ impl Sampler for Edm {
         "edm"
     }
 
-    fn evaluations(&self, grid: &Grid) -> usize {
-        grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum()
+    fn evaluations(&self, grid: &Grid) -> Option<usize> {
+        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum())
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped> {

@@ -1,7 +1,17 @@
 //! Euler's method for the probability-flow ODE.
 
-use super::{Grid, Sampler, Step, Stepped, combine, eps_from_x0};
+use super::{Sampler, SamplerInfo, Step, Stepped, combine, eps_from_x0};
 use crate::{Batch, Interval, Noise, Result};
+
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "euler",
+    order: "1",
+    stochastic: false,
+    evaluations: "1",
+    grids: "any",
+    source: include_str!("euler.rs"),
+    make: |_| Box::new(Euler),
+};
 
 /// Euler: `x / alpha` integrated in `sigma / alpha`, along which the ODE's right-hand side is `eps`.
 ///
@@ -20,10 +30,6 @@ pub struct Euler;
 impl Sampler for Euler {
     fn name(&self) -> &'static str {
         "euler"
-    }
-
-    fn evaluations(&self, grid: &Grid) -> usize {
-        grid.steps.len()
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, _: &mut dyn Noise) -> Result<Stepped> {

@@ -1,7 +1,17 @@
 //! Heun's method for the probability-flow ODE.
 
-use super::{Grid, Sampler, Step, Stepped, clipped, combine, eps_from_x0};
+use super::{Grid, Sampler, SamplerInfo, Step, Stepped, clipped, combine, eps_from_x0};
 use crate::{Batch, Denoiser, Interval, Noise, Result};
+
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "heun",
+    order: "2",
+    stochastic: false,
+    evaluations: "2, the last 1",
+    grids: "any",
+    source: include_str!("heun.rs"),
+    make: |options| Box::new(Heun { clip: options.clip }),
+};
 
 /// Heun: an Euler step, corrected by the mean of the slopes at both ends, with `x / alpha` integrated in `sigma / alpha`.
 ///
@@ -25,8 +35,8 @@ impl Sampler for Heun {
         "heun"
     }
 
-    fn evaluations(&self, grid: &Grid) -> usize {
-        grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum()
+    fn evaluations(&self, grid: &Grid) -> Option<usize> {
+        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum())
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, _: &mut dyn Noise) -> Result<Stepped> {

@@ -26,7 +26,7 @@ pub use edm::{Churn, Edm};
 pub use euler::Euler;
 pub use grid::{Grid, Interval, start_noise};
 pub use heun::Heun;
-pub use registry::{SAMPLERS, SamplerOptions, sampler_by_name};
+pub use registry::{SAMPLERS, SamplerInfo, SamplerOptions, sampler_by_name, sampler_info};
 pub use scheduler_config::{BETA_SCHEDULES, SchedulerConfig};
 
 #[cfg(test)]
@@ -66,8 +66,11 @@ pub trait Sampler {
     /// Its name on the command line, the field's own.
     fn name(&self) -> &'static str;
 
-    /// Denoiser evaluations of one image that a run over `grid` makes.
-    fn evaluations(&self, grid: &Grid) -> usize;
+    /// Denoiser evaluations of one image that a run over `grid` makes, if that is known beforehand: one a step, unless it says
+    /// otherwise.
+    fn evaluations(&self, grid: &Grid) -> Option<usize> {
+        Some(grid.steps.len())
+    }
 
     /// Refuses a grid that the algorithm cannot serve.
     ///

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Churn, Sampler, SamplerOptions, Variance, sampler_by_name};
+use super::{Sampler, SamplerOptions, Variance, sampler_by_name, sampler_info};
 use crate::{DiscreteSchedule, Error, Result};
 
 /// A `scheduler_config.json`, as diffusers writes it.
@@ -101,13 +101,11 @@ impl Class {
         Ok(match name {
             "ddpm" => Self::Ddpm,
             "ddim" => Self::Ddim,
-            "euler" | "edm" => Self::Euler,
+            "euler" => Self::Euler,
             "heun" => Self::Heun,
             "dpmpp-2m" => Self::DpmSolver,
-            _ => {
-                let known = super::SAMPLERS.map(String::from).to_vec();
-                return Err(Error::Unknown { kind: "sampler", name: name.into(), known });
-            }
+            // What diffusers lacks walks Euler's grids.
+            _ => sampler_info(name).map(|_| Self::Euler)?,
         })
     }
 
@@ -164,7 +162,7 @@ impl SchedulerConfig {
         };
         let limit = (clip && clips).then(|| self.clip_sample_range.unwrap_or(1.0));
         let variance = if class == Class::Ddpm { self.variance()? } else { Variance::FixedSmall };
-        sampler_by_name(name, &SamplerOptions { eta, clip: limit, variance, churn: Churn::default() })
+        sampler_by_name(name, &SamplerOptions { eta: Some(eta), clip: limit, variance, ..SamplerOptions::default() })
     }
 
     fn variance(&self) -> Result<Variance> {

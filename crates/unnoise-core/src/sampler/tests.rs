@@ -161,11 +161,25 @@ fn the_run_refuses_and_stops() {
 
 #[test]
 fn names_and_options_are_checked() {
-    for name in SAMPLERS {
-        assert_eq!(sampler_by_name(name, &SamplerOptions::default()).unwrap().name(), name);
+    for SamplerInfo { name, .. } in SAMPLERS {
+        assert_eq!(sampler_by_name(name, &SamplerOptions::default()).unwrap().name(), *name);
     }
-    let unknown = sampler_by_name("plms", &SamplerOptions::default()).err().unwrap().to_string();
-    assert_eq!(unknown, "unknown sampler 'plms'; known: ddpm, ddim, euler, heun, edm, dpmpp-2m");
-    let bad = SamplerOptions { eta: 1.5, ..Default::default() };
+    let unknown = sampler_by_name("nonesuch", &SamplerOptions::default()).err().unwrap().to_string();
+    assert!(unknown.starts_with("unknown sampler 'nonesuch'; known: ddpm, ddim, euler"), "{unknown}");
+    let bad = SamplerOptions { eta: Some(1.5), ..Default::default() };
     assert!(matches!(sampler_by_name("ddim", &bad), Err(Error::Argument { what: "eta", .. })));
+}
+
+/// `explain` shows the documentation of a sampler's type: there is a title, a formula and a source, without links.
+#[test]
+fn explanations_are_the_documentation() {
+    for info in SAMPLERS {
+        let text = info.explanation();
+        assert!(text.contains("# Reference") && text.contains('=') && !text.contains("[`"), "{}: {text}", info.name);
+        assert!(!info.title().is_empty() && info.title().len() < 200, "{}: {}", info.name, info.title());
+    }
+    let ddim = sampler_info("ddim").unwrap();
+    assert_eq!(ddim.title(), "DDIM: deterministic at `eta = 0`, ancestral sampling at `eta = 1`");
+    assert!(ddim.explanation().contains("x'  = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std z\n"));
+    assert!(sampler_info("edm").unwrap().explanation().contains("Without churn this is\nHeun."));
 }

@@ -33,7 +33,7 @@ fn evaluations_are_as_announced() {
         let grid = Grid::log_snr(denoiser.schedule(), 7).unwrap();
         let method = method_by_name(name, &serde_json::Value::Null).unwrap();
         let drawn = method.sample(&denoiser, &measurement, &grid, &Streams::new(3, 0..3), &mut unobserved).unwrap();
-        let (announced, taken) = (method.evaluations(&grid), denoiser.evaluations());
+        let (announced, taken) = (method.evaluations(&grid).unwrap(), denoiser.evaluations());
         assert_eq!(3 * announced.forward, taken.forward, "{name}");
         if name == "mmps" {
             let solver = drawn.diagnostics.solver.expect("mmps solves");

@@ -90,7 +90,8 @@ fn mmps_approaches_the_posterior_with_the_samplers_order() {
                 .into_iter()
                 .map(|steps| {
                     let grid = Grid::log_snr(denoiser.schedule(), steps).unwrap();
-                    let mut sampler = sampler_by_name(sampler, &SamplerOptions { eta, ..SamplerOptions::default() }).unwrap();
+                    let mut sampler =
+                        sampler_by_name(sampler, &SamplerOptions { eta: Some(eta), ..SamplerOptions::default() }).unwrap();
                     moments(&mut *sampler, &conditioned, &grid, SHAPE, draws(&grid, eta > 0.0)).error(&exact)
                 })
                 .collect();

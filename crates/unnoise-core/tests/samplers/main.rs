@@ -69,19 +69,44 @@ const CHURN: Churn = Churn { amount: 20.0, sigma_min: 0.0, sigma_max: f64::INFIN
 /// No churn.
 const CALM: Churn = Churn { amount: 0.0, ..CHURN };
 
+/// A sampler with options that change its mathematics, and what is known of it.
+struct Mode {
+    name: &'static str,
+    sampler: Box<dyn Sampler>,
+    /// The order of the global error of a deterministic one in the length of the steps of `smooth_grid`.
+    order: Option<f64>,
+    /// The order of the error of the moments on a Gaussian prior.
+    weak_order: Option<f64>,
+}
+
+impl Mode {
+    fn deterministic(name: &'static str, order: f64, sampler: impl Sampler + 'static) -> Self {
+        Self { name, sampler: Box::new(sampler), order: Some(order), weak_order: Some(order) }
+    }
+
+    fn stochastic(name: &'static str, weak_order: f64, sampler: impl Sampler + 'static) -> Self {
+        Self { name, sampler: Box::new(sampler), order: None, weak_order: Some(weak_order) }
+    }
+
+    /// Whether it is an affine map of start and noise on a Gaussian prior: not where the step's size depends on the state.
+    fn is_affine(&self) -> bool {
+        self.weak_order.is_some()
+    }
+}
+
 /// The samplers in every mode that differs in its mathematics.
-fn modes() -> Vec<(&'static str, Box<dyn Sampler>)> {
+fn modes() -> Vec<Mode> {
     vec![
-        ("ddpm, fixed small", Box::new(Ddpm { variance: Variance::FixedSmall, clip: None })),
-        ("ddpm, fixed large", Box::new(Ddpm { variance: Variance::FixedLarge, clip: None })),
-        ("ddim, eta 0", Box::new(Ddim { eta: 0.0, clip: None })),
-        ("ddim, eta 0.5", Box::new(Ddim { eta: 0.5, clip: None })),
-        ("ddim, eta 1", Box::new(Ddim { eta: 1.0, clip: None })),
-        ("euler", Box::new(Euler)),
-        ("heun", Box::new(Heun::default())),
-        ("edm, no churn", Box::new(Edm { churn: CALM })),
-        ("edm, churn 20", Box::new(Edm { churn: CHURN })),
-        ("dpmpp-2m", Box::<DpmPp2m>::default()),
+        Mode::stochastic("ddpm, fixed small", 1.0, Ddpm { variance: Variance::FixedSmall, clip: None }),
+        Mode::stochastic("ddpm, fixed large", 1.0, Ddpm { variance: Variance::FixedLarge, clip: None }),
+        Mode::deterministic("ddim, eta 0", 1.0, Ddim { eta: 0.0, clip: None }),
+        Mode::stochastic("ddim, eta 0.5", 1.0, Ddim { eta: 0.5, clip: None }),
+        Mode::stochastic("ddim, eta 1", 1.0, Ddim { eta: 1.0, clip: None }),
+        Mode::deterministic("euler", 1.0, Euler),
+        Mode::deterministic("heun", 2.0, Heun::default()),
+        Mode::deterministic("edm, no churn", 2.0, Edm { churn: CALM }),
+        Mode::stochastic("edm, churn 20", 2.0, Edm { churn: CHURN }),
+        Mode::deterministic("dpmpp-2m", 2.0, DpmPp2m::default()),
     ]
 }
 

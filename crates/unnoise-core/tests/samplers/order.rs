@@ -10,11 +10,9 @@
 use ndarray::Zip;
 use unnoise_core::{Batch, Denoiser, ExactPrior, Level, Noise, Oracle, Purpose, Sampler, Scales, Streams};
 
-use super::{SHAPE, Silence, gaussian, mixture, modes, print_table, run, smooth_grid, vp};
+use super::{Mode, SHAPE, Silence, gaussian, mixture, modes, print_table, run, smooth_grid, vp};
 
 const SAMPLES: usize = 16;
-const DETERMINISTIC: [(&str, f64); 5] =
-    [("ddim, eta 0", 1.0), ("euler", 1.0), ("heun", 2.0), ("edm, no churn", 2.0), ("dpmpp-2m", 2.0)];
 
 /// The flow's end from `x` at the top of `smooth_grid`, by 8000 classical Runge-Kutta steps in `log(sigma / alpha)`.
 fn reference<P: ExactPrior>(prior: &P, x: &Batch) -> Batch {
@@ -60,8 +58,8 @@ fn measure<P: ExactPrior>(prior_name: &str, prior: P, rows: &mut Vec<Vec<String>
     let end = reference(&prior, &start(smooth_grid(1).steps[0].from));
     let denoiser = Oracle::new(prior, vp());
     let mut failures = Vec::new();
-    for (name, mut sampler) in modes() {
-        let Some((_, order)) = DETERMINISTIC.into_iter().find(|(deterministic, _)| *deterministic == name) else { continue };
+    for Mode { name, mut sampler, order, .. } in modes() {
+        let Some(order) = order else { continue };
         let (slopes, error) = slopes(sampler.as_mut(), &denoiser, &end);
         let mut row = vec![name.to_owned(), prior_name.to_owned(), order.to_string()];
         row.extend(slopes.iter().map(|slope| format!("{slope:.3}")));
