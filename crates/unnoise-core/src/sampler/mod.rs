@@ -7,27 +7,37 @@
 //! x0 = E[x0 | x_t]      eps = (x - alpha x0) / sigma      r = (sigma' / alpha') / (sigma / alpha)
 //! ```
 
+mod adams;
 mod ddim;
 mod ddpm;
 mod diffusers;
-mod dpmpp_2m;
+mod dpm_multistep;
 mod edm;
 mod euler;
 mod grid;
 mod heun;
+mod ipndm;
+mod multistep;
+mod pndm;
 mod registry;
 mod scheduler_config;
+mod unipc;
 
+pub use adams::{Adams, Coordinate};
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
 pub use diffusers::Spacing;
-pub use dpmpp_2m::DpmPp2m;
+pub use dpm_multistep::{DpmMultistep, Expansion, SecondOrder};
 pub use edm::{Churn, Edm};
 pub use euler::Euler;
 pub use grid::{Grid, Interval, start_noise};
 pub use heun::Heun;
+pub use ipndm::Ipndm;
+pub use multistep::LowerOrder;
+pub use pndm::{Pndm, StartUp};
 pub use registry::{SAMPLERS, SamplerInfo, SamplerOptions, sampler_by_name, sampler_info};
 pub use scheduler_config::{BETA_SCHEDULES, SchedulerConfig};
+pub use unipc::{Bh, UniPc};
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,31 @@
 //! Samplers by name.
 
-use super::{Churn, Grid, Interval, Sampler, Variance, ddim, ddpm, dpmpp_2m, edm, euler, heun};
+use super::{
+    Churn, Grid, Interval, LowerOrder, Sampler, SecondOrder, Variance, adams, ddim, ddpm, dpm_multistep, edm, euler, heun, ipndm,
+    pndm, unipc,
+};
 use crate::{Error, Result};
 
-/// Every sampler: deterministic ones first, each kind by age.
-pub const SAMPLERS: &[SamplerInfo] = &[ddpm::INFO, ddim::INFO, euler::INFO, heun::INFO, edm::INFO, dpmpp_2m::INFO];
+/// Every sampler, kind by kind.
+pub const SAMPLERS: &[SamplerInfo] = &[
+    ddpm::INFO,
+    ddim::INFO,
+    euler::INFO,
+    heun::INFO,
+    edm::INFO,
+    adams::LMS,
+    adams::DEIS,
+    adams::DEIS_T,
+    pndm::PNDM,
+    pndm::PLMS,
+    ipndm::INFO,
+    dpm_multistep::DPM_2M,
+    dpm_multistep::DPM_3M,
+    dpm_multistep::DPMPP_2M,
+    dpm_multistep::DPMPP_3M,
+    unipc::UNIPC,
+    unipc::UNIPC_BH1,
+];
 
 /// What is known of a sampler before it runs.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +100,12 @@ pub struct SamplerOptions {
     pub churn: Churn,
     /// Multistep samplers whose name does not fix it: the order, from 1.
     pub order: Option<usize>,
-    /// Multistep samplers: whether a run of fewer than 15 steps ends with steps of lower order, as diffusers' do.
-    pub lower_order_final: bool,
+    /// Multistep samplers: whether a run of fewer than 15 steps ends with steps of lower order; each has its own default, diffusers'.
+    pub lower_order_final: Option<bool>,
+    /// Multistep samplers: whether every run ends with a step of order 1.
+    pub euler_at_final: bool,
+    /// Multistep DPM-Solvers: the form of a step of order 2.
+    pub second_order: SecondOrder,
     /// Adaptive samplers: the error that a step may make, relative to the state's size.
     pub tolerance: f64,
     /// Langevin steps: the ratio of the score's step to the noise's.
@@ -97,7 +122,9 @@ impl Default for SamplerOptions {
             variance: Variance::default(),
             churn: Churn::default(),
             order: None,
-            lower_order_final: true,
+            lower_order_final: None,
+            euler_at_final: false,
+            second_order: SecondOrder::default(),
             tolerance: 1e-3,
             snr: 0.16,
             corrections: 1,
@@ -106,6 +133,11 @@ impl Default for SamplerOptions {
 }
 
 impl SamplerOptions {
+    /// How a multistep sampler with this default ends a run.
+    pub(super) fn lower_order(&self, by_default: bool) -> LowerOrder {
+        LowerOrder { at_the_end_of_few: self.lower_order_final.unwrap_or(by_default), at_the_end: self.euler_at_final }
+    }
+
     fn check(&self) -> Result<()> {
         let Self { eta, clip, churn, order, tolerance, snr, corrections, .. } = *self;
         require(eta.is_none_or(|eta| (0.0..=1.0).contains(&eta)), "eta", "in [0, 1]", eta.unwrap_or(0.0))?;
@@ -147,7 +179,7 @@ pub fn sampler_by_name(name: &str, options: &SamplerOptions) -> Result<Box<dyn S
 }
 
 /// Refuses a grid with a level that has no signal: what a sampler that needs `sigma / alpha` everywhere checks.
-#[expect(dead_code, reason = "the samplers in log(sigma / alpha) come next")]
+#[expect(dead_code, reason = "the samplers of the SDE come next")]
 pub(super) fn needs_signal(name: &str, grid: &Grid) -> Result<()> {
     match grid.steps.iter().any(|Interval { from, .. }| from.alpha <= 0.0) {
         false => Ok(()),

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use ndarray::{Array4, array};
 use unnoise_core::{
-    Batch, Churn, CosineSchedule, Ddim, Ddpm, Denoiser, DiscreteSchedule, DpmPp2m, Edm, EdmSchedule, Euler, Gaussian,
-    GaussianMixture, Grid, Heun, Level, Noise, Oracle, Purpose, RectifiedFlowSchedule, Sampler, Schedule, Shape, Variance,
-    VeSchedule, VpSchedule, sample, unobserved,
+    Adams, Batch, Bh, Churn, Coordinate, CosineSchedule, Ddim, Ddpm, Denoiser, DiscreteSchedule, DpmMultistep, Edm, EdmSchedule,
+    Euler, Expansion, Gaussian, GaussianMixture, Grid, Heun, Ipndm, Level, LowerOrder, Noise, Oracle, Pndm, Purpose,
+    RectifiedFlowSchedule, Sampler, Schedule, SecondOrder, Shape, StartUp, UniPc, Variance, VeSchedule, VpSchedule, sample,
+    unobserved,
 };
 
 const D: usize = 3;
@@ -53,9 +54,9 @@ fn schedules() -> Vec<(&'static str, Arc<dyn Schedule>)> {
     ]
 }
 
-/// `n` steps of equal length in `log(sigma / alpha)` from 20 down to 0.05, variance-preserving, without a step to zero.
+/// `n` steps of equal length in `log(sigma / alpha)` from 2 down to 0.05, variance-preserving, without a step to zero.
 fn smooth_grid(n: usize) -> Grid {
-    let (top, bottom) = (20f64.ln(), 0.05f64.ln());
+    let (top, bottom) = (2f64.ln(), 0.05f64.ln());
     let level = |i: usize| {
         let sigma_edm = (top + (bottom - top) * i as f64 / n as f64).exp();
         let alpha = 1.0 / 1f64.hypot(sigma_edm);
@@ -106,7 +107,26 @@ fn modes() -> Vec<Mode> {
         Mode::deterministic("heun", 2.0, Heun::default()),
         Mode::deterministic("edm, no churn", 2.0, Edm { churn: CALM }),
         Mode::stochastic("edm, churn 20", 2.0, Edm { churn: CHURN }),
-        Mode::deterministic("dpmpp-2m", 2.0, DpmPp2m::default()),
+        Mode::deterministic("lms", 2.0, Adams::new(Coordinate::SigmaEdm, 4)),
+        Mode::deterministic("deis", 2.0, Adams::new(Coordinate::LogSigmaEdm, 3)),
+        Mode::deterministic("deis-t", 2.0, Adams::new(Coordinate::Time, 3)),
+        Mode::deterministic("pndm", 2.0, Pndm::new(StartUp::RungeKutta)),
+        Mode::deterministic("plms", 2.0, Pndm::new(StartUp::Trapezium)),
+        Mode::deterministic("ipndm", 2.0, Ipndm::default()),
+        Mode::deterministic("dpm-solver-2m", 2.0, DpmMultistep::new(Expansion::Eps, 2)),
+        Mode::deterministic("dpm-solver-3m", 2.0, DpmMultistep::new(Expansion::Eps, 3)),
+        Mode::deterministic("dpmpp-2m", 2.0, DpmMultistep::new(Expansion::X0, 2)),
+        Mode::deterministic(
+            "dpmpp-2m, heun",
+            2.0,
+            DpmMultistep::new(Expansion::X0, 2).with(SecondOrder::Heun, LowerOrder::default()),
+        ),
+        Mode::deterministic("dpmpp-3m", 2.0, DpmMultistep::new(Expansion::X0, 3)),
+        Mode::deterministic("unipc, order 1", 2.0, UniPc::new(Bh::ExpM1, 1)),
+        Mode::deterministic("unipc, order 2", 3.0, UniPc::new(Bh::ExpM1, 2)),
+        Mode::deterministic("unipc, order 3", 3.0, UniPc::new(Bh::ExpM1, 3)),
+        Mode::deterministic("unipc-bh1, order 2", 3.0, UniPc::new(Bh::Linear, 2)),
+        Mode::deterministic("unipc-bh1, order 3", 3.0, UniPc::new(Bh::Linear, 3)),
     ]
 }
 
@@ -115,7 +135,8 @@ fn oracle(schedule: Arc<dyn Schedule>) -> Oracle<Gaussian> {
 }
 
 fn run(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, x: Batch, noise: &mut dyn Noise) -> Batch {
-    sample(sampler, denoiser, grid, x, noise, &mut unobserved).unwrap()
+    let name = sampler.name();
+    sample(sampler, denoiser, grid, x, noise, &mut unobserved).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// No noise anywhere.

@@ -120,12 +120,12 @@ fn bias_falls_with_the_weak_order() {
             let end = Moments::of_marginal(oracle(vp()).prior(), grid.steps[n - 1].to);
             from_marginal(sampler.as_mut(), &grid).distance(&end)
         };
-        let (coarse, fine) = (error(128), error(256));
+        let (coarse, fine) = (error(256), error(512));
         let slope = (coarse / fine).log2();
         rows.push(vec![name.to_owned(), order.to_string(), format!("{slope:.3}"), format!("{fine:.1e}")]);
         assert!((slope - order).abs() < 0.1, "{name}: slope {slope:.3} instead of {order}");
     }
-    print_table("Weak order", &["sampler", "weak order", "slope, N = 128 to 256", "largest error of a moment at 256"], &rows);
+    print_table("Weak order", &["sampler", "weak order", "slope, N = 256 to 512", "largest error of a moment at 512"], &rows);
 }
 
 /// For `N(0, 1)` the variance tends to 1 on every schedule, for every sampler and eta, from the marginal of the start.
@@ -137,12 +137,14 @@ fn unit_variance_is_kept_on_every_schedule() {
         let mut worst = ([0.0; 3], "");
         for (schedule_name, schedule) in &schedules {
             let denoiser = Oracle::new(prior.clone(), Arc::clone(schedule));
-            let errors = [10, 100, 1000].map(|n| {
-                let grid = Grid::uniform(&**schedule, n).unwrap();
+            let grids = [10, 100, 1000].map(|n| Grid::uniform(&**schedule, n).unwrap());
+            let errors = grids.each_ref().map(|grid| {
                 let start = Moments::of_marginal(&prior, grid.steps[0].from);
-                (propagate(sampler.as_mut(), &denoiser, &grid, &start).covariance[(0, 0)] - 1.0).abs()
+                (propagate(sampler.as_mut(), &denoiser, grid, &start).covariance[(0, 0)] - 1.0).abs()
             });
-            let falls = errors.windows(2).all(|pair| pair[1] < 0.5 * pair[0] || pair[1] < 1e-9);
+            // What is left when all else is exact: the last step returns x0, whose variance is 1 / (1 + s^2).
+            let floor = |grid: &Grid| 1.1 * grid.steps.last().unwrap().from.sigma_edm().powi(2) + 1e-9;
+            let falls = (1..3).all(|k| errors[k] < 0.5 * errors[k - 1] || errors[k] < floor(&grids[k]));
             if !falls || errors[2] > 0.02 {
                 failures.push(format!("{name} on {schedule_name}: {errors:?}"));
             }
