@@ -87,7 +87,7 @@ fn drawn(prior: &Prior, count: usize, seed: u64) -> Result<Vec<Batch>> {
     let grid = scheduler.grid("ddpm", None, scheduler.train_steps())?;
     let mut noise = Streams::new(seed, 0..count as u32);
     let start = start_noise(&grid, &mut noise, count, prior.shape());
-    let mut sampler = scheduler.sampler("ddpm", 0.0, true)?;
+    let mut sampler = scheduler.sampler("ddpm", None, true)?;
     let images = sample(&mut *sampler, prior.network(), &grid, start, &mut noise, &mut |_| ControlFlow::Continue(()))?;
     let images = to_unit(&images).mapv(|v| v.clamp(0.0, 1.0));
     Ok((0..count).map(|i| images.select(Axis(0), &[i])).collect())

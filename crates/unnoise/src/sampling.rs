@@ -16,8 +16,8 @@ pub struct SampleConfig {
     pub spacing: Option<Spacing>,
     /// The number of steps.
     pub steps: usize,
-    /// The share of ancestral noise of samplers that have one.
-    pub eta: f64,
+    /// The share of ancestral noise of samplers that have one; the sampler's own default if none is given.
+    pub eta: Option<f64>,
     /// Whether the clean image's estimate is clipped where the model's configuration says so.
     pub clip: bool,
     /// The number of samples.

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 50)]
     steps: usize,
 
-    /// Where the steps are placed: leading, linspace, trailing or karras; the sampler's and the model's default if not given.
+    /// Where the steps are placed: leading, linspace, trailing, karras, exponential or lu; the sampler's and the model's default if not given.
     #[arg(long, value_name = "NAME")]
     grid: Option<String>,
 
@@ -105,7 +105,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         sampler: args.sampler.clone(),
         spacing,
         steps: args.steps,
-        eta: args.eta.unwrap_or(0.0),
+        eta: args.eta,
         clip: !args.no_clip,
         n,
         seed: args.common.seed(),

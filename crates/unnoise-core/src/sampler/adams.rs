@@ -19,14 +19,14 @@ pub(super) const LMS: SamplerInfo = SamplerInfo {
 pub(super) const DEIS: SamplerInfo = SamplerInfo {
     name: "deis",
     order: "2 (its own after the start-up)",
-    make: |options| Box::new(Adams::new(Coordinate::LogSigmaEdm, options.order.unwrap_or(3)).with(options.lower_order(true))),
+    make: |options| Box::new(Adams::new(Coordinate::LogSigmaEdm, options.order.unwrap_or(2)).with(options.lower_order(true))),
     ..LMS
 };
 
 /// tAB-DEIS: polynomial in the schedule's time.
 pub(super) const DEIS_T: SamplerInfo = SamplerInfo {
     name: "deis-t",
-    make: |options| Box::new(Adams::new(Coordinate::Time, options.order.unwrap_or(3)).with(options.lower_order(true))),
+    make: |options| Box::new(Adams::new(Coordinate::Time, options.order.unwrap_or(2)).with(options.lower_order(true))),
     ..DEIS
 };
 

@@ -1,6 +1,7 @@
 //! The grids of diffusers' schedulers.
 
-use super::scheduler_config::{Class, SchedulerConfig, alpha_bars, unsupported};
+use super::scheduler_class::{Class, Walk};
+use super::scheduler_config::{SchedulerConfig, alpha_bars, unsupported};
 use super::{Grid, Interval};
 use crate::{Error, Level, Result};
 
@@ -15,11 +16,15 @@ pub enum Spacing {
     Trailing,
     /// Equal steps in `(sigma / alpha)^(1/7)`.
     Karras,
+    /// Equal steps in `log(sigma / alpha)`.
+    Exponential,
+    /// The same between the table's ends, at whole timesteps, as DPM-Solver's `use_lu_lambdas` has it.
+    Lu,
 }
 
 impl Spacing {
     /// Every grid.
-    pub const ALL: [Self; 4] = [Self::Leading, Self::Linspace, Self::Trailing, Self::Karras];
+    pub const ALL: [Self; 6] = [Self::Leading, Self::Linspace, Self::Trailing, Self::Karras, Self::Exponential, Self::Lu];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -28,6 +33,8 @@ impl Spacing {
             Self::Linspace => "linspace",
             Self::Trailing => "trailing",
             Self::Karras => "karras",
+            Self::Exponential => "exponential",
+            Self::Lu => "lu",
         }
     }
 
@@ -41,6 +48,24 @@ impl Spacing {
             name: name.into(),
             known: Self::ALL.map(|spacing| spacing.name().into()).to_vec(),
         })
+    }
+
+    /// Whether it places timesteps, and not noise levels.
+    fn is_of_timesteps(self) -> bool {
+        matches!(self, Self::Leading | Self::Linspace | Self::Trailing)
+    }
+
+    /// `count` noise levels from the largest to the smallest, for a spacing that places them.
+    fn sigmas(self, largest: f64, smallest: f64, count: usize) -> Vec<f64> {
+        let at = |i: usize| i as f64 / (count.max(2) - 1) as f64;
+        let (power, root) = (|v: f64| v.powi(7), |v: f64| v.powf(1.0 / 7.0));
+        let between = |from: f64, to: f64, i: usize| from + (to - from) * at(i);
+        let level = |i: usize| match self {
+            // Karras et al. 2022, arXiv 2206.00364, eq. 5 with rho = 7.
+            Self::Karras => power(between(root(largest), root(smallest), i)),
+            _ => between(largest.ln(), smallest.ln(), i).exp(),
+        };
+        (0..count).map(level).collect()
     }
 }
 
@@ -60,19 +85,16 @@ impl SchedulerConfig {
         if spacing.is_none() {
             self.refuse_other_sigmas(class)?;
         }
-        if class == Class::DpmSolver && self.solver_type.as_deref() == Some("heun") {
-            return Err(unsupported("dpmpp-2m with solver_type heun".into(), "it is not implemented", &["midpoint"]));
-        }
-        let karras = self.spacing(sampler, spacing)? == Spacing::Karras;
+        let chosen = self.spacing(sampler, spacing)?;
         let linear = match spacing {
-            Some(spacing) if spacing != Spacing::Karras => spacing,
+            Some(spacing) if spacing.is_of_timesteps() => spacing,
             _ => self.timestep_spacing(class)?,
         };
-        let plan = Plan { config: self, class, table, linear, karras, steps };
-        match class {
-            Class::Ddpm | Class::Ddim if karras => plan.ancestral_karras(),
-            Class::Ddpm | Class::Ddim => plan.ancestral(),
-            Class::Euler | Class::Heun | Class::DpmSolver => plan.sigmas(),
+        let plan = Plan { config: self, class, table, linear, chosen, steps };
+        match class.walk() {
+            Walk::Timesteps if chosen.is_of_timesteps() => plan.ancestral(),
+            Walk::Timesteps => plan.ancestral_sigmas(),
+            Walk::Sigmas | Walk::Lambdas => plan.sigmas(),
         }
     }
 
@@ -82,20 +104,24 @@ impl SchedulerConfig {
     /// [`Error::Unknown`] for a name that does not exist.
     pub fn spacing(&self, sampler: &str, spacing: Option<Spacing>) -> Result<Spacing> {
         let class = Class::by_sampler(sampler)?;
-        // DDPM and DDIM do not know the key: a configuration that was saved for Euler keeps its grid there.
-        let knows_karras = !matches!(class, Class::Ddpm | Class::Ddim);
-        let configured = knows_karras && self.use_karras_sigmas == Some(true);
-        match spacing {
-            Some(spacing) => Ok(spacing),
-            None if configured => Ok(Spacing::Karras),
-            None => self.timestep_spacing(class),
-        }
+        let on = |key: Option<bool>, known: bool| known && key == Some(true);
+        // A class that does not know a key ignores it: a configuration that was saved for Euler keeps its grid there.
+        Ok(match spacing {
+            Some(spacing) => spacing,
+            None if on(self.use_karras_sigmas, class.knows_sigmas()) => Spacing::Karras,
+            None if on(self.use_lu_lambdas, class == Class::DpmMultistep) => Spacing::Lu,
+            None if on(self.use_exponential_sigmas, class.knows_sigmas()) => Spacing::Exponential,
+            None => self.timestep_spacing(class)?,
+        })
     }
 
     fn timestep_spacing(&self, class: Class) -> Result<Spacing> {
-        let name = self.timestep_spacing.as_deref().unwrap_or(class.spacing());
+        let name = match self.timestep_spacing.as_deref() {
+            Some(name) if class != Class::DpmSinglestep => name,
+            _ => class.spacing(),
+        };
         let spacing = Spacing::by_name(name)?;
-        if spacing == Spacing::Karras {
+        if !spacing.is_of_timesteps() {
             return Err(Error::Unknown {
                 kind: "timestep_spacing",
                 name: name.into(),
@@ -108,10 +134,10 @@ impl SchedulerConfig {
     fn refuse_other_sigmas(&self, class: Class) -> Result<()> {
         let on = |key: &str| self.other.get(key).is_some_and(|value| value == true);
         let is = |key: &str, text: &str| self.other.get(key).is_some_and(|value| value == text);
-        let flags: &[&str] = match class {
-            Class::Ddpm | Class::Ddim => &[],
-            Class::Euler | Class::Heun => &["use_exponential_sigmas", "use_beta_sigmas"],
-            Class::DpmSolver => &["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"],
+        let flags: &[&str] = match class.walk() {
+            Walk::Sigmas if class.knows_sigmas() => &["use_beta_sigmas"],
+            Walk::Lambdas => &["use_beta_sigmas", "use_flow_sigmas"],
+            _ => &[],
         };
         let flag = flags.iter().find(|flag| on(flag)).copied();
         let option = match class {
@@ -120,7 +146,7 @@ impl SchedulerConfig {
             _ => None,
         };
         match flag.or(option) {
-            Some(what) => Err(unsupported(what.into(), "it is not implemented", &Spacing::ALL.map(Spacing::name))),
+            Some(what) => Err(unsupported(what.into(), "it is not served", &Spacing::ALL.map(Spacing::name))),
             None => Ok(()),
         }
     }
@@ -146,8 +172,8 @@ impl Table {
             });
         }
         let mut alpha_bar = alpha_bars(&betas);
-        let walks_in_sigma = matches!(class, Class::Euler | Class::DpmSolver);
-        if let Some(last) = alpha_bar.last_mut().filter(|_| walks_in_sigma && config.rescale_betas_zero_snr == Some(true)) {
+        let cuts = class.walk() != Walk::Timesteps && class.knows_zero_snr();
+        if let Some(last) = alpha_bar.last_mut().filter(|_| cuts && config.rescale_betas_zero_snr == Some(true)) {
             // diffusers': close to no signal, so that the first sigma / alpha, 4096, is finite.
             *last = 2f32.powi(-24);
         }
@@ -198,18 +224,18 @@ struct Plan<'a> {
     config: &'a SchedulerConfig,
     class: Class,
     table: Table,
-    /// The spacing of the timesteps: for Karras sigmas that of their ends.
+    /// The spacing of the timesteps: of chosen noise levels, that of their ends.
     linear: Spacing,
-    karras: bool,
+    chosen: Spacing,
     steps: usize,
 }
 
 impl Plan<'_> {
-    /// The grid of DDPM, which goes from timestep to timestep, and DDIM, which always goes down by the whole part of `T / n`.
+    /// The grid of DDPM and PNDM, which go from timestep to timestep, and of DDIM, which always goes down by the whole part of `T / n`.
     fn ancestral(&self) -> Result<Grid> {
         let timesteps: Vec<usize> = self.timesteps()?.into_iter().map(|timestep| timestep as usize).collect();
         let last = match (self.class, self.config.set_alpha_to_one) {
-            (Class::Ddim, Some(false)) => self.table.level(0),
+            (Class::Ddim, Some(false)) | (Class::Pndm, None | Some(false)) => self.table.level(0),
             _ => Level::CLEAN,
         };
         let stride = self.table.len() / self.steps;
@@ -224,56 +250,70 @@ impl Plan<'_> {
         Ok(Grid { steps: (0..timesteps.len()).map(step).collect(), start: 1.0 })
     }
 
-    /// The extension of DDPM and DDIM to Karras sigmas: between the ends of the table, at the timesteps that they interpolate.
-    fn ancestral_karras(&self) -> Result<Grid> {
+    /// The extension of DDPM, DDIM and PNDM to chosen noise levels: between the ends of the table, at the timesteps that they interpolate.
+    fn ancestral_sigmas(&self) -> Result<Grid> {
         self.check_steps(self.table.len())?;
         let (smallest, largest) = self.ends();
         if !largest.is_finite() {
             let why = "the table ends without signal, where sigma / alpha is infinite";
-            return Err(unsupported("a Karras grid".into(), why, &["leading", "linspace", "trailing"]));
+            let what = format!("a grid of {} noise levels", self.chosen.name());
+            return Err(unsupported(what, why, &["leading", "linspace", "trailing"]));
         }
-        let sigmas = karras(largest, smallest, self.steps);
+        let sigmas = self.chosen.sigmas(largest, smallest, self.steps);
         let mut levels: Vec<Level> =
             sigmas.into_iter().map(|sigma| self.table.level_of_sigma(self.table.timestep_of(sigma), sigma)).collect();
         levels.push(Level::CLEAN);
         Ok(Grid { start: 1.0, ..Grid::through(&levels) })
     }
 
-    /// The grid of the classes that walk in `sigma / alpha`.
+    /// The grid of the classes that walk in `sigma / alpha` or its logarithm.
     fn sigmas(&self) -> Result<Grid> {
         let mut timesteps = self.timesteps()?;
         let mut sigmas: Vec<f64> = timesteps.iter().map(|&timestep| self.table.sigma_at(timestep)).collect();
-        if self.karras {
-            let (smallest, largest) = match self.class {
-                Class::DpmSolver => self.ends(),
-                Class::Euler => {
-                    let (first, last) = (sigmas[0], sigmas[sigmas.len() - 1]);
-                    (self.config.sigma_min.unwrap_or(last), self.config.sigma_max.unwrap_or(first))
-                }
+        let is_chosen = !self.chosen.is_of_timesteps();
+        if is_chosen {
+            let (smallest, largest) = match self.class.walk() {
+                Walk::Lambdas => self.ends(),
                 _ => (sigmas[sigmas.len() - 1], sigmas[0]),
             };
-            sigmas = karras(largest, smallest, self.steps);
-            timesteps = sigmas.iter().map(|&sigma| self.table.timestep_of(sigma)).collect();
-            if self.class == Class::DpmSolver {
-                let cosine = self.config.beta_schedule.as_deref() == Some("squaredcos_cap_v2");
-                timesteps.iter_mut().for_each(|t| *t = if cosine { t.trunc() } else { t.round_ties_even() });
-            }
+            let given = |end: Option<f64>, other: f64| end.filter(|_| self.class.knows_ends()).unwrap_or(other);
+            let (smallest, largest) = (given(self.config.sigma_min, smallest), given(self.config.sigma_max, largest));
+            sigmas = self.chosen.sigmas(largest, smallest, self.steps);
+            timesteps = sigmas.iter().map(|&sigma| self.whole(self.table.timestep_of(sigma))).collect();
         }
         let level = |(&timestep, &sigma): (&f64, &f64)| self.table.level_of_sigma(timestep, f64::from(sigma as f32));
         let mut levels: Vec<Level> = timesteps.iter().zip(&sigmas).map(level).collect();
+        let cleanest = self.table.level_of_sigma(0.0, f64::from(self.table.sigma_edm[0]));
         levels.push(match (self.class, self.config.final_sigmas_type.as_deref()) {
-            (Class::Euler, Some("sigma_min")) => self.table.level_of_sigma(0.0, f64::from(self.table.sigma_edm[0])),
+            (Class::Deis | Class::SaSolver, _) | (Class::UniPc, Some("sigma_min")) if is_chosen => levels[levels.len() - 1],
+            (Class::Deis | Class::SaSolver, _) => cleanest,
+            (class, Some("sigma_min")) if class.knows_final_sigma() => cleanest,
             _ => Level::CLEAN,
         });
-        // The state of Euler and Heun is x / alpha. They scale the start by the largest sigma, and on a leading grid as if it held
-        // unit-variance images too; DPM-Solver does not scale it.
+        // Where the state is x / alpha, the start is scaled by the largest sigma, and on a leading grid as if it held unit-variance images
+        // too; DPM-Solver's and its relatives' is not scaled.
         let largest = levels.iter().fold(0.0, |most: f64, level| most.max(level.sigma_edm()));
-        let start = match (self.class, self.linear) {
-            (Class::DpmSolver, _) => 1.0,
+        let start = match (self.class.walk(), self.linear) {
+            (Walk::Lambdas, _) => 1.0,
             (_, Spacing::Leading) => levels[0].alpha * largest.hypot(1.0),
             _ => levels[0].alpha * largest,
         };
         Ok(Grid { start, ..Grid::through(&levels) })
+    }
+
+    /// The timestep of a chosen noise level as the class rounds it: to the nearest, down where it is only cast to an integer, or not.
+    /// Whether the cast of the table's own end loses a timestep is a matter of the last bit of a logarithm in single precision: of exponential
+    /// sigmas and Lu's lambdas ours never does.
+    fn whole(&self, timestep: f64) -> f64 {
+        let cosine = self.config.beta_schedule.as_deref() == Some("squaredcos_cap_v2");
+        match (self.class, self.chosen) {
+            (Class::Kdpm2, Spacing::Karras | Spacing::Lu) => timestep.round_ties_even(),
+            (class, _) if class.walk() == Walk::Sigmas => timestep,
+            (_, Spacing::Exponential) => (timestep + 1e-3).trunc(),
+            (Class::DpmMultistep, Spacing::Lu) if cosine => (timestep + 1e-3).trunc(),
+            (Class::DpmMultistep, _) if cosine => timestep.trunc(),
+            _ => timestep.round_ties_even(),
+        }
     }
 
     /// `sigma / alpha` at the ends of the table.
@@ -281,27 +321,27 @@ impl Plan<'_> {
         (f64::from(self.table.sigma_edm[0]), f64::from(self.table.sigma_edm[self.table.len() - 1]))
     }
 
-    /// The timesteps, noisiest first: fractional for Euler and Heun on `linspace`, whole otherwise.
+    /// The timesteps, noisiest first: fractional on `linspace` where a class walks in `sigma / alpha`, whole otherwise.
     fn timesteps(&self) -> Result<Vec<f64>> {
         let (count, steps) = (self.table.len(), self.steps);
         let offset = self.config.steps_offset.unwrap_or(0) as f64;
-        // DPMSolverMultistep plans one step more and leaves out the cleanest.
-        let is_dpm = self.class == Class::DpmSolver;
-        let usable = if is_dpm { self.unclipped() } else { count };
+        // Those that walk in lambda plan one step more and leave out the cleanest.
+        let is_dpm = self.class.walk() == Walk::Lambdas;
+        let usable = if self.class.knows_lambda_min() { self.unclipped() } else { count };
         let planned = steps + usize::from(is_dpm);
-        self.check_steps(if is_dpm && !self.karras && self.linear != Spacing::Trailing {
+        self.check_steps(if is_dpm && self.chosen.is_of_timesteps() && self.linear != Spacing::Trailing {
             usable.saturating_sub(1)
         } else {
             count
         })?;
-        let is_whole = !matches!(self.class, Class::Euler | Class::Heun);
+        let is_whole = self.class.walk() != Walk::Sigmas;
         let timesteps: Vec<f64> = match self.linear {
             Spacing::Trailing => trailing(usable, count as f64 / steps as f64),
             Spacing::Leading => {
                 let stride = usable / planned;
                 (0..planned).rev().take(steps).map(|i| (i * stride) as f64 + offset).collect()
             }
-            Spacing::Linspace | Spacing::Karras => {
+            _ => {
                 let stride = (usable - 1) as f64 / (planned.max(2) - 1) as f64;
                 let at = |i: usize| if i > 0 && i + 1 == planned { (usable - 1) as f64 } else { i as f64 * stride };
                 let round = |t: f64| if is_whole { t.round_ties_even() } else { f64::from(t as f32) };
@@ -340,10 +380,4 @@ fn trailing(top: usize, stride: f64) -> Vec<f64> {
     let top = top as f64;
     let stride = (top - stride) - top;
     (0..).map(|i| (top + f64::from(i) * stride).round_ties_even() - 1.0).take_while(|&timestep| timestep >= 0.0).collect()
-}
-
-/// Karras et al. 2022, arXiv 2206.00364, eq. 5 with rho = 7.
-fn karras(largest: f64, smallest: f64, steps: usize) -> Vec<f64> {
-    let (from, to) = (largest.powf(1.0 / 7.0), smallest.powf(1.0 / 7.0));
-    (0..steps).map(|i| (from + (to - from) * (i as f64 / (steps.max(2) - 1) as f64)).powi(7)).collect()
 }

@@ -20,6 +20,7 @@ mod ipndm;
 mod multistep;
 mod pndm;
 mod registry;
+mod scheduler_class;
 mod scheduler_config;
 mod unipc;
 

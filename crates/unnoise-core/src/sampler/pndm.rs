@@ -93,10 +93,9 @@ impl Sampler for Pndm {
         }
         let within = self.within(step.index, interval);
         let e = if within >= 2 {
-            let middle = midway(interval, step.denoiser.schedule());
-            let half = Interval { from, to: middle };
-            let e2 = eps(&transfer_along(half, x, &e1), middle)?;
-            let e3 = eps(&transfer_along(half, x, &e2), middle)?;
+            let [first, second] = midway(interval, step.denoiser.schedule());
+            let e2 = eps(&transfer_along(Interval { from, to: first }, x, &e1), first)?;
+            let e3 = eps(&transfer_along(Interval { from, to: second }, x, &e2), second)?;
             match within == 3 {
                 true => (e1 + 2.0 * (e2 + &e3) + eps(&transfer_along(interval, x, &e3), to)?) / 6.0,
                 false => (e1 + 2.0 * (e2 + e3)) / 5.0,
@@ -110,15 +109,17 @@ impl Sampler for Pndm {
     }
 }
 
-/// The level midway in time; on a discrete schedule at its training steps, as diffusers places it: where their number is odd, the scales
-/// are those of the step above the middle and the network is asked at the one below. On a schedule that has no noise there, `from`.
-fn midway(Interval { from, to }: Interval, schedule: &dyn Schedule) -> Level {
+/// The level midway in time, for both evaluations there. On a discrete schedule it is a training step, as diffusers places it: where two are
+/// nearest, the first evaluation has the scales of the upper and the time of the lower, the second is at the lower. On a schedule that has
+/// no noise there, `from`.
+fn midway(Interval { from, to }: Interval, schedule: &dyn Schedule) -> [Level; 2] {
     let half = match schedule.steps().map(|count| count as f64) {
         Some(count) => (0.5 * (from.t - to.t) * count + 1e-6).floor() / count,
         None => 0.5 * (from.t - to.t),
     };
-    match Level::at(schedule, from.t - half) {
-        middle if middle.sigma > 0.0 && middle.alpha > 0.0 => Level { t: to.t + half, ..middle },
-        _ => from,
+    let [upper, lower] = [from.t - half, to.t + half].map(|t| Level::at(schedule, t));
+    if [upper, lower].iter().any(|level| level.sigma <= 0.0 || level.alpha <= 0.0) {
+        return [from; 2];
     }
+    [Level { t: lower.t, ..upper }, lower]
 }

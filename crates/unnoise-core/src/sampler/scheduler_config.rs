@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Sampler, SamplerOptions, Variance, sampler_by_name, sampler_info};
+use super::scheduler_class::{Class, Walk};
+use super::{Sampler, SamplerOptions, SecondOrder, Variance, sampler_by_name};
 use crate::{DiscreteSchedule, Error, Result};
 
 /// A `scheduler_config.json`, as diffusers writes it.
@@ -13,24 +14,36 @@ use crate::{DiscreteSchedule, Error, Result};
 /// A key that the file lacks is `None` and takes the default of the scheduler class that reads it: [`grid`](Self::grid) and
 /// [`sampler`](Self::sampler) do what `CLASS.from_config(config)` does in diffusers, where CLASS belongs to the sampler's name.
 ///
-/// | name | class | grids beyond the class's own leading, linspace, trailing |
-/// |---|---|---|
-/// | `ddpm` | `DDPMScheduler` | karras: an extension, between the table's ends |
-/// | `ddim` | `DDIMScheduler` | karras: the same extension |
-/// | `euler` | `EulerDiscreteScheduler` | karras |
-/// | `heun` | `HeunDiscreteScheduler` | karras |
-/// | `edm` | none: an extension, on `euler`'s grids | karras |
-/// | `dpmpp-2m` | `DPMSolverMultistepScheduler`, algorithm `dpmsolver++`, order 2, final sigma zero | karras |
+/// | name | class |
+/// |---|---|
+/// | `ddpm` | `DDPMScheduler` |
+/// | `ddim` | `DDIMScheduler` |
+/// | `pndm`, `plms` | `PNDMScheduler`, without and with `skip_prk_steps` |
+/// | `euler`, `euler-a` | `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler` |
+/// | `heun` | `HeunDiscreteScheduler` |
+/// | `lms` | `LMSDiscreteScheduler` |
+/// | `kdpm2`, `kdpm2-a` | `KDPM2DiscreteScheduler`, `KDPM2AncestralDiscreteScheduler` |
+/// | `dpm-solver-2m`, `-3m`, `dpmpp-2m`, `-3m`, `-2m-sde`, `-3m-sde` | `DPMSolverMultistepScheduler` with this `algorithm_type` and order |
+/// | `dpmpp-2s`, `-3s` | `DPMSolverSinglestepScheduler` |
+/// | `deis` | `DEISMultistepScheduler` |
+/// | `unipc`, `unipc-bh1` | `UniPCMultistepScheduler` |
+/// | `sa-solver` | `SASolverScheduler` |
+/// | all others | none: an extension, on `euler`'s grids |
 ///
-/// Refused with [`Error::Unsupported`]: karras for `ddpm` and `ddim` on a zero-SNR table; learned variances; dynamic thresholding;
-/// exponential, beta, Lu and flow sigmas; continuous timesteps; `interpolation_type: log_linear`; `solver_type: heun` of
-/// `dpmpp-2m`; and beta schedules other than the three of [`BETA_SCHEDULES`].
+/// Grids beyond a class's own are extensions: Karras, exponential and Lu sigmas of `ddpm`, `ddim` and `pndm`, between the table's ends, and of
+/// `euler-a`; Lu lambdas of all but `DPMSolverMultistepScheduler`; spacings other than linspace of `DPMSolverSinglestepScheduler`.
+///
+/// Refused with [`Error::Unsupported`]: those sigmas for `ddpm`, `ddim` and `pndm` on a zero-SNR table; learned variances; dynamic
+/// thresholding; beta and flow sigmas; continuous timesteps; `interpolation_type: log_linear`; and beta schedules other than those of
+/// [`BETA_SCHEDULES`].
 ///
 /// # Reference
 /// diffusers 0.42.1. Where its result is an accident, it is reproduced: DDIM's last step leaves the noise of timestep 0 if
-/// `set_alpha_to_one` is false, or on a trailing grid whose number of steps does not divide T; Heun ignores `rescale_betas_zero_snr`.
+/// `set_alpha_to_one` is false, or on a trailing grid whose number of steps does not divide T; DEIS and SA-Solver end with that noise, and
+/// with that of the last of their Karras or exponential sigmas; several classes ignore `rescale_betas_zero_snr`.
 /// Not reproduced: the timestep -1 that rounding appends to some trailing grids (61 steps of 1000); the noise that DDPM with
-/// `fixed_large` adds in a last step from a timestep above 0.
+/// `fixed_large` adds in a last step from a timestep above 0; PNDM's steps by the whole part of `T / n` on linspace and trailing grids,
+/// which miss the next timestep, and its combination of the `v` of a network that predicts them, instead of their noises.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the fields are diffusers' keys and documented there")]
@@ -76,6 +89,18 @@ pub struct SchedulerConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_order: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_order_final: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub euler_at_final: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip_prk_steps: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_exponential_sigmas: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_lu_lambdas: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub lambda_min_clipped: Option<f64>,
     /// Every other key, kept as it was.
     #[serde(flatten)]
@@ -84,40 +109,6 @@ pub struct SchedulerConfig {
 
 /// The values of `beta_schedule` that are read.
 pub const BETA_SCHEDULES: [&str; 3] = ["linear", "scaled_linear", "squaredcos_cap_v2"];
-
-/// A scheduler class of diffusers, for its defaults and its reading of a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    Ddpm,
-    Ddim,
-    Euler,
-    Heun,
-    DpmSolver,
-}
-
-impl Class {
-    /// The class that a sampler's name stands for.
-    pub(super) fn by_sampler(name: &str) -> Result<Self> {
-        Ok(match name {
-            "ddpm" => Self::Ddpm,
-            "ddim" => Self::Ddim,
-            "euler" => Self::Euler,
-            "heun" => Self::Heun,
-            "dpmpp-2m" => Self::DpmSolver,
-            // What diffusers lacks walks Euler's grids.
-            _ => sampler_info(name).map(|_| Self::Euler)?,
-        })
-    }
-
-    /// The defaults of `beta_start` and `beta_end`.
-    fn betas(self) -> (f64, f64) {
-        if self == Self::Heun { (0.00085, 0.012) } else { (0.0001, 0.02) }
-    }
-
-    pub(super) fn spacing(self) -> &'static str {
-        if matches!(self, Self::Ddpm | Self::Ddim) { "leading" } else { "linspace" }
-    }
-}
 
 impl SchedulerConfig {
     /// Reads the file's content. Python's `Infinity` and `NaN`, which diffusers writes, are read as `null`.
@@ -146,23 +137,35 @@ impl SchedulerConfig {
         self.trained_betas.as_ref().map_or(self.num_train_timesteps.unwrap_or(1000), Vec::len)
     }
 
-    /// The sampler `name` with the options that diffusers' class takes from this configuration. `clip` false turns clipping off.
+    /// The sampler `name` with the options that diffusers' class takes from this configuration. `eta` is the sampler's own default if
+    /// none is given; `clip` false turns clipping off.
     ///
     /// # Errors
     /// [`Error::Unknown`] for a name that does not exist; [`Error::Unsupported`] for learned variances and dynamic thresholding.
-    pub fn sampler(&self, name: &str, eta: f64, clip: bool) -> Result<Box<dyn Sampler>> {
+    pub fn sampler(&self, name: &str, eta: Option<f64>, clip: bool) -> Result<Box<dyn Sampler>> {
         let class = Class::by_sampler(name)?;
-        if self.thresholding == Some(true) && !matches!(class, Class::Euler | Class::Heun) {
+        if self.thresholding == Some(true) && class.knows_thresholding() {
             return Err(unsupported(format!("{name} with dynamic thresholding"), "it is not implemented", &["euler", "heun"]));
         }
-        let clips = match class {
-            Class::Ddpm | Class::Ddim => self.clip_sample.unwrap_or(true),
-            Class::Heun => self.clip_sample.unwrap_or(false),
-            Class::Euler | Class::DpmSolver => false,
+        let clips = class.clips().is_some_and(|by_default| self.clip_sample.unwrap_or(by_default));
+        let solver_type = self.solver_type.as_deref();
+        let options = SamplerOptions {
+            eta,
+            clip: (clip && clips).then(|| self.clip_sample_range.unwrap_or(1.0)),
+            variance: if class == Class::Ddpm { self.variance()? } else { Variance::FixedSmall },
+            order: self.solver_order.filter(|_| matches!(class, Class::Deis | Class::UniPc)),
+            lower_order_final: self.lower_order_final.filter(|_| class.walk() == Walk::Lambdas),
+            euler_at_final: class == Class::DpmMultistep && self.euler_at_final == Some(true),
+            second_order: if solver_type == Some("heun") { SecondOrder::Heun } else { SecondOrder::Midpoint },
+            ..SamplerOptions::default()
         };
-        let limit = (clip && clips).then(|| self.clip_sample_range.unwrap_or(1.0));
-        let variance = if class == Class::Ddpm { self.variance()? } else { Variance::FixedSmall };
-        sampler_by_name(name, &SamplerOptions { eta: Some(eta), clip: limit, variance, ..SamplerOptions::default() })
+        // The names fix what these keys choose between.
+        let name = match name {
+            "pndm" if self.skip_prk_steps == Some(true) => "plms",
+            "unipc" if solver_type == Some("bh1") => "unipc-bh1",
+            name => name,
+        };
+        sampler_by_name(name, &options)
     }
 
     fn variance(&self) -> Result<Variance> {
@@ -190,8 +193,7 @@ impl SchedulerConfig {
             (None, "squaredcos_cap_v2") => DiscreteSchedule::squaredcos_cap_v2(steps)?.betas().iter().map(|&b| b as f32).collect(),
             (None, other) => return Err(unsupported(format!("beta_schedule {other}"), "it is not implemented", &BETA_SCHEDULES)),
         };
-        // HeunDiscreteScheduler does not know the key.
-        if self.rescale_betas_zero_snr == Some(true) && class != Class::Heun { Ok(zero_snr(&betas)) } else { Ok(betas) }
+        if self.rescale_betas_zero_snr == Some(true) && class.knows_zero_snr() { Ok(zero_snr(&betas)) } else { Ok(betas) }
     }
 }
 

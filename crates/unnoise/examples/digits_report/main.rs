@@ -115,7 +115,7 @@ fn draw(scheduler: &SchedulerConfig, denoiser: &UnetDenoiser, arguments: &Argume
         let end = (first + BATCH).min(*count);
         let mut noise = Streams::new(*seed, first as u32..end as u32);
         let start = start_noise(&grid, &mut noise, end - first, [1, 32, 32]);
-        let mut sampler = scheduler.sampler(sampler, 0.0, true)?;
+        let mut sampler = scheduler.sampler(sampler, None, true)?;
         parts.push(sample(&mut *sampler, denoiser, &grid, start, &mut noise, &mut |_| ControlFlow::Continue(()))?);
         eprintln!("{end} of {count} samples");
     }
