@@ -1,6 +1,6 @@
 //! Grids: the noise levels that a run visits.
 
-use crate::{Batch, CleanEnd, Error, Level, Noise, Purpose, Result, Schedule, Shape};
+use crate::{Batch, CleanEnd, Error, Level, Noise, Purpose, Result, Schedule, Shape, schedule::lowest_time};
 
 /// One step of a grid: from a noisier level to a cleaner one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,11 +98,7 @@ impl Grid {
                 possible: vec!["uniform".into()],
             });
         }
-        let last = match (schedule.clean_end(), schedule.steps()) {
-            (CleanEnd::SigmaMin(_), _) => 0.0,
-            (CleanEnd::Clean, Some(steps)) => 1.0 / steps as f64,
-            (CleanEnd::Clean, None) => 1e-3,
-        };
+        let last = lowest_time(schedule);
         let (from, to) = (coordinate(first.sigma_edm()), coordinate(Level::at(schedule, last).sigma_edm()));
         let level = |i: usize| match i {
             0 => first,

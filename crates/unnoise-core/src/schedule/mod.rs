@@ -143,6 +143,16 @@ pub fn forward_noise(x0: &Batch, eps: &Batch, schedule: &dyn Schedule, t: f64) -
     Ok(alpha * x0 + sigma * eps)
 }
 
+/// The lowest time that is a noise level of its own: 0 where the schedule ends in noise, the first step of a discrete one, and 0.001 of a
+/// continuous one that ends clean.
+pub(crate) fn lowest_time(schedule: &dyn Schedule) -> f64 {
+    match (schedule.clean_end(), schedule.steps()) {
+        (CleanEnd::SigmaMin(_), _) => 0.0,
+        (CleanEnd::Clean, Some(steps)) => 1.0 / steps as f64,
+        (CleanEnd::Clean, None) => 1e-3,
+    }
+}
+
 /// Refuses `other` unless it has all four sides of `batch`.
 pub(crate) fn check_same_shape(batch: &Batch, other: &Batch, what: &'static str, at: &'static str) -> Result<()> {
     check_shape(other, element_shape(batch), what, at)?;
