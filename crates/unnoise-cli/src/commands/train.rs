@@ -82,7 +82,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     prediction: Option<String>,
 
-    /// The noise levels: linear, scaled_linear or squaredcos_cap_v2, 1000 steps; linear if not given.
+    /// The noise levels: linear, scaled_linear, squaredcos_cap_v2, sigmoid, laplace or exp, 1000 steps; linear if not given.
     #[arg(long, value_name = "NAME")]
     schedule: Option<String>,
 

@@ -108,7 +108,7 @@ pub struct SchedulerConfig {
 }
 
 /// The values of `beta_schedule` that are read.
-pub const BETA_SCHEDULES: [&str; 3] = ["linear", "scaled_linear", "squaredcos_cap_v2"];
+pub const BETA_SCHEDULES: [&str; 6] = ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"];
 
 impl SchedulerConfig {
     /// Reads the file's content. Python's `Infinity` and `NaN`, which diffusers writes, are read as `null`.
@@ -190,11 +190,20 @@ impl SchedulerConfig {
             (Some(betas), _) => betas.iter().map(|&beta| beta as f32).collect(),
             (None, "linear") => linspace(start, end, steps),
             (None, "scaled_linear") => linspace(start.sqrt(), end.sqrt(), steps).into_iter().map(|root| root * root).collect(),
-            (None, "squaredcos_cap_v2") => DiscreteSchedule::squaredcos_cap_v2(steps)?.betas().iter().map(|&b| b as f32).collect(),
+            (None, "squaredcos_cap_v2") => single(&DiscreteSchedule::squaredcos_cap_v2(steps)?),
+            // diffusers' DDPM alone knows sigmoid and laplace, its Heun alone exp; here every sampler does.
+            (None, "sigmoid") => single(&DiscreteSchedule::sigmoid(steps, start, end)?),
+            (None, "laplace") => single(&DiscreteSchedule::laplace(steps)?),
+            (None, "exp") => single(&DiscreteSchedule::exponential(steps)?),
             (None, other) => return Err(unsupported(format!("beta_schedule {other}"), "it is not implemented", &BETA_SCHEDULES)),
         };
         if self.rescale_betas_zero_snr == Some(true) && class.knows_zero_snr() { Ok(zero_snr(&betas)) } else { Ok(betas) }
     }
+}
+
+/// A schedule's betas in single precision.
+fn single(schedule: &DiscreteSchedule) -> Vec<f32> {
+    schedule.betas().iter().map(|&beta| beta as f32).collect()
 }
 
 /// An [`Error::Unsupported`].

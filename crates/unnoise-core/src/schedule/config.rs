@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CosineSchedule, DiscreteSchedule, EdmSchedule, RectifiedFlowSchedule, Schedule, VeSchedule, VpSchedule};
+use super::{
+    CosineSchedule, DiscreteSchedule, EdmSchedule, LaplaceSchedule, PolynomialSchedule, RectifiedFlowSchedule, Schedule, Shift,
+    ShiftedSchedule, SigmoidSchedule, SubVpSchedule, TrigonometricSchedule, VeSchedule, VpSchedule,
+};
 use crate::Result;
 
 /// A schedule's name and parameters.
@@ -29,6 +32,29 @@ pub enum ScheduleConfig {
         /// The rate at `t = 1`.
         beta_max: f64,
     },
+    /// [`SubVpSchedule`].
+    SubVp {
+        /// The rate at `t = 0`.
+        beta_min: f64,
+        /// The rate at `t = 1`.
+        beta_max: f64,
+    },
+    /// [`SigmoidSchedule`].
+    Sigmoid {
+        /// Where the piece of the logistic function starts.
+        start: f64,
+        /// Where it ends.
+        end: f64,
+        /// The temperature, by which both are divided.
+        tau: f64,
+    },
+    /// [`LaplaceSchedule`].
+    Laplace {
+        /// The centre of the log-SNR.
+        mu: f64,
+        /// Its scale.
+        b: f64,
+    },
     /// [`VeSchedule`].
     Ve {
         /// The noise at `t = 0`.
@@ -47,6 +73,27 @@ pub enum ScheduleConfig {
     },
     /// [`RectifiedFlowSchedule`].
     RectifiedFlow,
+    /// [`PolynomialSchedule`].
+    Polynomial {
+        /// The exponent.
+        n: f64,
+    },
+    /// [`TrigonometricSchedule`].
+    Trigonometric,
+    /// [`ShiftedSchedule`].
+    Shifted {
+        /// The schedule at the times before the shift.
+        schedule: Box<ScheduleConfig>,
+        /// The shift's factor.
+        factor: f64,
+        /// Its power.
+        #[serde(default = "one")]
+        power: f64,
+    },
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl ScheduleConfig {
@@ -59,9 +106,17 @@ impl ScheduleConfig {
             Self::Discrete(config) => Arc::new(config.build()?),
             Self::Cosine => Arc::new(CosineSchedule),
             Self::Vp { beta_min, beta_max } => Arc::new(VpSchedule::new(*beta_min, *beta_max)?),
+            Self::SubVp { beta_min, beta_max } => Arc::new(SubVpSchedule::new(*beta_min, *beta_max)?),
+            Self::Sigmoid { start, end, tau } => Arc::new(SigmoidSchedule::new(*start, *end, *tau)?),
+            Self::Laplace { mu, b } => Arc::new(LaplaceSchedule::new(*mu, *b)?),
             Self::Ve { sigma_min, sigma_max } => Arc::new(VeSchedule::new(*sigma_min, *sigma_max)?),
             Self::Edm { sigma_min, sigma_max, rho } => Arc::new(EdmSchedule::new(*sigma_min, *sigma_max, *rho)?),
             Self::RectifiedFlow => Arc::new(RectifiedFlowSchedule),
+            Self::Polynomial { n } => Arc::new(PolynomialSchedule::new(*n)?),
+            Self::Trigonometric => Arc::new(TrigonometricSchedule),
+            Self::Shifted { schedule, factor, power } => {
+                Arc::new(ShiftedSchedule::new(schedule.build()?, Shift::with_power(*factor, *power)?))
+            }
         })
     }
 }
@@ -90,6 +145,9 @@ impl DiscreteConfig {
         let schedule = match &self.betas {
             Betas::Linear { steps, beta_start, beta_end } => DiscreteSchedule::linear(*steps, *beta_start, *beta_end),
             Betas::ScaledLinear { steps, beta_start, beta_end } => DiscreteSchedule::scaled_linear(*steps, *beta_start, *beta_end),
+            Betas::Sigmoid { steps, beta_start, beta_end } => DiscreteSchedule::sigmoid(*steps, *beta_start, *beta_end),
+            Betas::Exponential { steps } => DiscreteSchedule::exponential(*steps),
+            Betas::Laplace { steps } => DiscreteSchedule::laplace(*steps),
             Betas::SquaredcosCapV2 { steps } => DiscreteSchedule::squaredcos_cap_v2(*steps),
             Betas::Custom(betas) => DiscreteSchedule::from_betas(betas.clone()),
         }?;
@@ -118,6 +176,25 @@ pub enum Betas {
         beta_start: f64,
         /// The last variance.
         beta_end: f64,
+    },
+    /// [`DiscreteSchedule::sigmoid`].
+    Sigmoid {
+        /// The number of training steps.
+        steps: usize,
+        /// The variance that the curve comes from.
+        beta_start: f64,
+        /// The variance that it goes to.
+        beta_end: f64,
+    },
+    /// [`DiscreteSchedule::exponential`].
+    Exponential {
+        /// The number of training steps.
+        steps: usize,
+    },
+    /// [`DiscreteSchedule::laplace`].
+    Laplace {
+        /// The number of training steps.
+        steps: usize,
     },
     /// [`DiscreteSchedule::squaredcos_cap_v2`].
     SquaredcosCapV2 {

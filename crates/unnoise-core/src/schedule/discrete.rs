@@ -83,10 +83,44 @@ impl DiscreteSchedule {
         Self::from_betas(linspace(beta_start.sqrt(), beta_end.sqrt(), steps).into_iter().map(|root| root * root).collect())
     }
 
+    /// Variances on a logistic curve from about `beta_start` to about `beta_end`.
+    ///
+    /// ```text
+    /// beta_i = beta_start + S(x_i) (beta_end - beta_start)      S(x) = 1 / (1 + e^-x),  x_i linear from -6 to 6
+    /// ```
+    ///
+    /// # Errors
+    /// As [`from_betas`](Self::from_betas).
+    ///
+    /// # Reference
+    /// Xu et al. 2022, arXiv 2203.02923 (GeoDiff, in its code); the name is diffusers'. The sigmoid schedule of `alpha^2` is
+    /// [`SigmoidSchedule`](super::SigmoidSchedule).
+    pub fn sigmoid(steps: usize, beta_start: f64, beta_end: f64) -> Result<Self> {
+        let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let beta = |x: f64| beta_start + logistic(x) * (beta_end - beta_start);
+        Self::from_betas(linspace(-6.0, 6.0, steps).into_iter().map(beta).collect())
+    }
+
+    /// The table of an `alpha^2` that is known in continuous time, its variances capped at 0.999.
+    ///
+    /// ```text
+    /// beta_i = min(1 - f((i + 1) / T) / f(i / T), 0.999)
+    /// ```
+    ///
+    /// # Errors
+    /// As [`from_betas`](Self::from_betas).
+    ///
+    /// # Reference
+    /// Nichol, Dhariwal 2021, arXiv 2102.09672, the cap below eq. 17.
+    pub fn from_alpha_bar(steps: usize, f: impl Fn(f64) -> f64) -> Result<Self> {
+        let at = |step: usize| f(step as f64 / steps as f64);
+        Self::from_betas((0..steps).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999)).collect())
+    }
+
     /// The cosine schedule's variances, capped at 0.999.
     ///
     /// ```text
-    /// beta_i = min(1 - f((i + 1) / T) / f(i / T), 0.999)      f(t) = cos^2((pi / 2) (t + 0.008) / 1.008)
+    /// alpha^2 = cos^2((pi / 2) (t + 0.008) / 1.008), but for a factor
     /// ```
     ///
     /// # Errors
@@ -95,10 +129,34 @@ impl DiscreteSchedule {
     /// # Reference
     /// Nichol, Dhariwal 2021, arXiv 2102.09672, eq. 17 and the cap below it; the name is diffusers'.
     pub fn squaredcos_cap_v2(steps: usize) -> Result<Self> {
-        let cos_u = |t: f64| (std::f64::consts::FRAC_PI_2 * (t + OFFSET) / (1.0 + OFFSET)).cos();
-        let count = steps as f64;
-        let beta = |step: usize| 1.0 - (cos_u((step as f64 + 1.0) / count) / cos_u(step as f64 / count)).powi(2);
-        Self::from_betas((0..steps).map(|step| beta(step).min(0.999)).collect())
+        Self::from_alpha_bar(steps, |t| (std::f64::consts::FRAC_PI_2 * (t + OFFSET) / (1.0 + OFFSET)).cos().powi(2))
+    }
+
+    /// Equal variances: the table of `alpha^2 = exp(-12 t)`, diffusers' `exp` betas, [`VpSchedule`](super::VpSchedule) at the constant rate 12.
+    ///
+    /// # Errors
+    /// As [`from_betas`](Self::from_betas).
+    pub fn exponential(steps: usize) -> Result<Self> {
+        Self::from_alpha_bar(steps, |t| (-12.0 * t).exp())
+    }
+
+    /// diffusers' `laplace` betas.
+    ///
+    /// ```text
+    /// log(snr) = -1/2 sgn(1/2 - t) log(1 - |1 - 2 t| + 1e-6)      alpha^2 = sqrt(snr / (1 + snr)), but for a factor
+    /// ```
+    ///
+    /// # Errors
+    /// As [`from_betas`](Self::from_betas).
+    ///
+    /// # Reference
+    /// Hang et al. 2024, arXiv 2407.03297, have this for `alpha`: the root is diffusers', and its models are trained with it. The paper's schedule is
+    /// [`LaplaceSchedule`](super::LaplaceSchedule).
+    pub fn laplace(steps: usize) -> Result<Self> {
+        Self::from_alpha_bar(steps, |t| {
+            let log_snr = -0.5 * 1f64.copysign(0.5 - t) * (1.0 - 2.0 * (0.5 - t).abs() + 1e-6).ln();
+            (1.0 + (-log_snr).exp()).recip().sqrt()
+        })
     }
 
     /// This schedule, rescaled so that its last step holds no signal.

@@ -4,7 +4,13 @@ mod config;
 mod cosine;
 mod discrete;
 mod edm;
+mod laplace;
+mod polynomial;
 mod rectified_flow;
+mod shifted;
+mod sigmoid;
+mod sub_vp;
+mod trigonometric;
 mod ve;
 mod vp;
 
@@ -19,7 +25,13 @@ pub use config::{Betas, DiscreteConfig, ScheduleConfig};
 pub use cosine::CosineSchedule;
 pub use discrete::DiscreteSchedule;
 pub use edm::EdmSchedule;
+pub use laplace::LaplaceSchedule;
+pub use polynomial::PolynomialSchedule;
 pub use rectified_flow::RectifiedFlowSchedule;
+pub use shifted::{Shift, ShiftedSchedule};
+pub use sigmoid::SigmoidSchedule;
+pub use sub_vp::SubVpSchedule;
+pub use trigonometric::TrigonometricSchedule;
 pub use ve::VeSchedule;
 pub use vp::VpSchedule;
 

@@ -13,6 +13,10 @@ fn zero_snr() -> DiscreteSchedule {
     DiscreteSchedule::linear(40, 1e-3, 0.3).unwrap().with_zero_terminal_snr().unwrap()
 }
 
+fn shifted(inner: Arc<dyn Schedule>, factor: f64, power: f64) -> Arc<dyn Schedule> {
+    Arc::new(ShiftedSchedule::new(inner, Shift::with_power(factor, power).unwrap()))
+}
+
 fn cases() -> Vec<Case> {
     let case = |name, schedule| Case { name, schedule };
     vec![
@@ -21,11 +25,25 @@ fn cases() -> Vec<Case> {
         case("squaredcos_cap_v2", Arc::new(DiscreteSchedule::squaredcos_cap_v2(50).unwrap())),
         case("zero_snr", Arc::new(zero_snr())),
         case("custom", Arc::new(DiscreteSchedule::from_betas(vec![0.3, 0.1, 0.7]).unwrap())),
+        case("sigmoid betas", Arc::new(DiscreteSchedule::sigmoid(100, 1e-4, 0.2).unwrap())),
+        case("exp betas", Arc::new(DiscreteSchedule::exponential(100).unwrap())),
+        case("laplace betas", Arc::new(DiscreteSchedule::laplace(100).unwrap())),
         case("cosine", Arc::new(CosineSchedule)),
+        case("sigmoid", Arc::new(SigmoidSchedule::default())),
+        case("sigmoid, lopsided", Arc::new(SigmoidSchedule::new(0.0, 3.0, 0.7).unwrap())),
+        case("laplace", Arc::new(LaplaceSchedule::default())),
+        case("laplace, off centre", Arc::new(LaplaceSchedule::new(1.5, 0.8).unwrap())),
         case("vp", Arc::new(VpSchedule::default())),
+        case("sub_vp", Arc::new(SubVpSchedule::default())),
         case("ve", Arc::new(VeSchedule::default())),
         case("edm", Arc::new(EdmSchedule::default())),
         case("rectified_flow", Arc::new(RectifiedFlowSchedule)),
+        case("polynomial", Arc::new(PolynomialSchedule::new(2.0).unwrap())),
+        case("polynomial, n = 0.7", Arc::new(PolynomialSchedule::new(0.7).unwrap())),
+        case("trigonometric", Arc::new(TrigonometricSchedule)),
+        case("shifted flow", shifted(Arc::new(RectifiedFlowSchedule), 3.0, 1.0)),
+        case("shifted vp", shifted(Arc::new(VpSchedule::default()), 0.4, 1.3)),
+        case("shifted ve", shifted(Arc::new(VeSchedule::default()), 2.0, 0.8)),
     ]
 }
 
@@ -92,7 +110,9 @@ fn snr_falls_strictly_between_the_stated_ends() {
 #[test]
 fn variance_preserving_schedules_preserve_it() {
     for Case { name, schedule } in cases() {
-        if matches!(name, "ve" | "edm" | "rectified_flow") {
+        if matches!(name, "sub_vp" | "ve" | "edm" | "rectified_flow" | "shifted flow" | "shifted ve")
+            || name.starts_with("polynomial")
+        {
             continue;
         }
         for t in times().chain([0.0, 1.0]) {
@@ -166,6 +186,60 @@ fn rates_are_the_closed_forms() {
     }
 }
 
+/// Each formula as its paper writes it.
+#[test]
+fn closed_forms_are_the_papers() {
+    let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+    for t in times() {
+        let close = |schedule: &dyn Schedule, alpha: f64, sigma: f64| {
+            let got = schedule.scales(t);
+            assert_close(got.alpha, alpha, 1e-11, format_args!("alpha of {schedule:?} at {t}"));
+            assert_close(got.sigma, sigma, 1e-11, format_args!("sigma of {schedule:?} at {t}"));
+        };
+        let (low, high) = (logistic(-3.0), logistic(3.0));
+        let gamma = (high - logistic(6.0 * t - 3.0)) / (high - low);
+        close(&SigmoidSchedule::default(), gamma.sqrt(), (1.0 - gamma).sqrt());
+        // lambda = mu - b sgn(1/2 - t) log(1 - 2 |t - 1/2|).
+        let lambda = 1.5 - 0.8 * 1f64.copysign(0.5 - t) * (1.0 - 2.0 * (t - 0.5).abs()).ln();
+        close(&LaplaceSchedule::new(1.5, 0.8).unwrap(), logistic(lambda).sqrt(), logistic(-lambda).sqrt());
+        let integral = 0.1 * t + 19.9 * t * t / 2.0;
+        close(&SubVpSchedule::default(), (-integral / 2.0).exp(), 1.0 - (-integral).exp());
+        let sub_vp = SubVpSchedule::default().rates(t).diffusion_sq;
+        assert_close(sub_vp, (0.1 + 19.9 * t) * (1.0 - (-2.0 * integral).exp()), 1e-11, format_args!("sub-VP's g^2 at {t}"));
+        close(&PolynomialSchedule::new(2.0).unwrap(), (1.0 - t).powi(2), 1.0 - (1.0 - t).powi(2));
+        close(&PolynomialSchedule::new(1.0).unwrap(), 1.0 - t, t);
+        let angle = std::f64::consts::FRAC_PI_2 * t;
+        close(&TrigonometricSchedule, angle.cos(), angle.sin());
+        // Constant beta, the exp betas at each of their steps.
+        let exponential = DiscreteSchedule::exponential(100).unwrap();
+        let step = (100.0 * t) as usize;
+        let (table, vp) = (exponential.scales(exponential.time(step)), VpSchedule::new(12.0, 12.0).unwrap());
+        assert_close(table.alpha, vp.scales(exponential.time(step)).alpha, 1e-12, format_args!("exp at {step}"));
+    }
+}
+
+/// diffusers' formulas and figures: SD3's shift, the exponential and the linear one with a power, and Flux' `mu` by the image's size.
+#[test]
+fn shifts_are_those_of_diffusers() {
+    for t in times() {
+        let power = Shift::with_power(1.15f64.exp(), 1.3).unwrap();
+        for (shift, want) in [
+            (Shift::new(3.0).unwrap(), 3.0 * t / (1.0 + 2.0 * t)),
+            (Shift::exponential(0.8).unwrap(), 0.8f64.exp() / (0.8f64.exp() + (1.0 / t - 1.0))),
+            (power, 1.15f64.exp() / (1.15f64.exp() + (1.0 / t - 1.0).powf(1.3))),
+            (Shift::for_tokens(4096).unwrap(), 1.15f64.exp() / (1.15f64.exp() + (1.0 / t - 1.0))),
+            (Shift::for_tokens(256).unwrap(), 0.5f64.exp() / (0.5f64.exp() + (1.0 / t - 1.0))),
+        ] {
+            assert_close(shift.apply(t), want, 1e-13, format_args!("{shift:?} at {t}"));
+            assert_close(shift.invert(shift.apply(t)), t, 1e-12, format_args!("{shift:?} back at {t}"));
+        }
+        let flow = RectifiedFlowSchedule;
+        let ratio = |schedule: &dyn Schedule| Level::at(schedule, t).sigma_edm();
+        let shifted = ShiftedSchedule::new(Arc::new(flow), Shift::new(3.0).unwrap());
+        assert_close(ratio(&shifted), 3.0 * ratio(&flow), 1e-12, format_args!("rectified flow at {t}"));
+    }
+}
+
 #[test]
 fn discrete_steps_are_the_cumulative_product() {
     let schedule = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
@@ -178,12 +252,12 @@ fn discrete_steps_are_the_cumulative_product() {
     }
 }
 
-/// `alphas_cumprod` of diffusers 0.42.1's `DDPMScheduler`, a product in float32, at steps 0, 499 and (but for the zero-SNR table, whose
-/// end is 0) 999.
+/// `alphas_cumprod` of diffusers 0.42.1's `DDPMScheduler` (`HeunDiscreteScheduler` for `exp`), a product in float32, at steps 0, 499 and (but
+/// for the zero-SNR table, whose end is 0) 999.
 #[test]
 fn discrete_tables_are_those_of_diffusers() {
     let linear = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
-    let rows: [(_, _, &[f64]); 4] = [
+    let rows: [(_, _, &[f64]); 7] = [
         ("linear", linear.clone(), &[0.9998999834060669, 0.07858723402023315, 4.035830352222547e-05]),
         (
             "scaled_linear",
@@ -195,12 +269,20 @@ fn discrete_tables_are_those_of_diffusers() {
             DiscreteSchedule::squaredcos_cap_v2(1000).unwrap(),
             &[0.9999586939811707, 0.4938434660434723, 2.4287349909002387e-09],
         ),
+        (
+            "sigmoid",
+            DiscreteSchedule::sigmoid(1000, 1e-4, 0.02).unwrap(),
+            &[0.9998508095741272, 0.3019309937953949, 3.9681821363046765e-05],
+        ),
+        ("exp", DiscreteSchedule::exponential(1000).unwrap(), &[0.9880717396736145, 0.002478785812854767, 6.144378858152777e-06]),
+        ("laplace", DiscreteSchedule::laplace(1000).unwrap(), &[0.9788462519645691, 0.707460343837738, 0.03162277489900589]),
         ("zero SNR", linear.with_zero_terminal_snr().unwrap(), &[0.9998999834060669, 0.0760287269949913]),
     ];
     for (name, schedule, wants) in rows {
         let got: Vec<f64> = schedule.alpha_bars().collect();
         for (step, want) in [0, 499, 999].into_iter().zip(wants) {
-            assert_close(got[step], *want, 2e-5, format_args!("{name} at step {step}"));
+            // A thousand roundings to 24 bits, in one direction where the betas are equal.
+            assert_close(got[step], *want, 3e-5, format_args!("{name} at step {step}"));
         }
     }
 }
@@ -242,11 +324,23 @@ fn configs_round_trip() {
         }),
         ScheduleConfig::Discrete(DiscreteConfig { betas: Betas::SquaredcosCapV2 { steps: 10 }, zero_terminal_snr: false }),
         ScheduleConfig::Discrete(DiscreteConfig { betas: Betas::Custom(vec![0.1, 0.2]), zero_terminal_snr: false }),
+        ScheduleConfig::Discrete(DiscreteConfig {
+            betas: Betas::Sigmoid { steps: 10, beta_start: 0.01, beta_end: 0.2 },
+            zero_terminal_snr: false,
+        }),
+        ScheduleConfig::Discrete(DiscreteConfig { betas: Betas::Exponential { steps: 10 }, zero_terminal_snr: false }),
+        ScheduleConfig::Discrete(DiscreteConfig { betas: Betas::Laplace { steps: 10 }, zero_terminal_snr: true }),
         ScheduleConfig::Cosine,
+        ScheduleConfig::Sigmoid { start: -3.0, end: 3.0, tau: 1.0 },
+        ScheduleConfig::Laplace { mu: 0.0, b: 0.5 },
         ScheduleConfig::Vp { beta_min: 0.1, beta_max: 20.0 },
+        ScheduleConfig::SubVp { beta_min: 0.1, beta_max: 20.0 },
         ScheduleConfig::Ve { sigma_min: 0.01, sigma_max: 50.0 },
         ScheduleConfig::Edm { sigma_min: 0.002, sigma_max: 80.0, rho: 7.0 },
         ScheduleConfig::RectifiedFlow,
+        ScheduleConfig::Polynomial { n: 2.0 },
+        ScheduleConfig::Trigonometric,
+        ScheduleConfig::Shifted { schedule: Box::new(ScheduleConfig::RectifiedFlow), factor: 3.0, power: 1.0 },
     ];
     for config in configs {
         let text = serde_json::to_string(&config).unwrap();
@@ -266,6 +360,12 @@ fn impossible_parameters_are_refused() {
         ("a signal that underflows", DiscreteSchedule::from_betas(vec![0.999; 1000]).is_err()),
         ("vp", VpSchedule::new(0.0, 20.0).is_err()),
         ("ve", VeSchedule::new(1.0, 1.0).is_err()),
+        ("sub_vp", SubVpSchedule::new(1.0, 0.5).is_err()),
+        ("sigmoid", SigmoidSchedule::new(3.0, -3.0, 1.0).is_err()),
+        ("sigmoid that is flat", SigmoidSchedule::new(-3.0, 3.0, 0.01).is_err()),
+        ("laplace", LaplaceSchedule::new(0.0, f64::NAN).is_err()),
+        ("polynomial", PolynomialSchedule::new(0.0).is_err()),
+        ("shift", Shift::new(0.0).is_err()),
         ("edm", EdmSchedule::new(0.1, 1.0, 0.5).is_err()),
     ] {
         assert!(refused, "{name} was accepted");

@@ -203,7 +203,13 @@ fn refuses_what_it_does_not_reproduce() {
         case(&plain, "nonesuch", None, 10, "unknown sampler 'nonesuch'; known: ddpm, ddim, euler"),
         case(&beta, "euler", None, 10, "use_beta_sigmas is not possible"),
         case(&zero_snr, "ddim", Some(Spacing::Karras), 10, "possible: leading, linspace, trailing"),
-        case(&config(r#"{ "beta_schedule": "laplace" }"#), "ddpm", None, 10, "possible: linear, scaled_linear, squaredcos_cap_v2"),
+        case(
+            &config(r#"{ "beta_schedule": "nonesuch" }"#),
+            "ddpm",
+            None,
+            10,
+            "possible: linear, scaled_linear, squaredcos_cap_v2, sigmoid",
+        ),
         case(&config(r#"{ "timestep_spacing": "karras" }"#), "ddpm", None, 10, "unknown timestep_spacing 'karras'"),
         case(&config(r#"{ "steps_offset": 1 }"#), "ddim", None, 1000, "such that timesteps stay below 1000"),
         case(&config(r#"{ "num_train_timesteps": 0 }"#), "ddim", None, 1, "betas must be at least 2"),
@@ -242,5 +248,23 @@ fn the_schedule_is_the_closed_form() {
     for k in 0..1000 {
         let (got, expected) = (Level::at(&schedule, exact.time(k)), Level::at(&exact, exact.time(k)));
         assert!((got.sigma_edm() / expected.sigma_edm() - 1.0).abs() < 1e-5, "{k}");
+    }
+}
+
+/// The betas that only some of diffusers' classes know: `alphas_cumprod` of its `DDPMScheduler` and, for `exp`, its `HeunDiscreteScheduler`
+/// with the same ends, at steps 0, 499 and 999.
+#[test]
+fn rarer_betas_are_those_of_diffusers() {
+    for (name, wants) in [
+        ("sigmoid", [0.9998508095741272, 0.3019309937953949, 3.9681821363046765e-05]),
+        ("laplace", [0.9788462519645691, 0.707460343837738, 0.03162277489900589]),
+        ("exp", [0.9880717396736145, 0.002478785812854767, 6.144378858152777e-06]),
+    ] {
+        let config = SchedulerConfig { beta_schedule: Some(name.into()), ..Default::default() };
+        let got: Vec<f64> = config.schedule().unwrap().alpha_bars().collect();
+        for (step, want) in [0, 499, 999].into_iter().zip(wants) {
+            assert!((got[step] / want - 1.0).abs() < 3e-5, "{name} at {step}: {} instead of {want}", got[step]);
+        }
+        assert!(config.grid("heun", None, 10).is_ok(), "{name}");
     }
 }

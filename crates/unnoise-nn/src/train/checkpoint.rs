@@ -219,6 +219,10 @@ fn scheduler(config: &TrainConfig) -> SchedulerConfig {
         Betas::Linear { steps, beta_start, beta_end } => ("linear", *steps, Some((*beta_start, *beta_end)), None),
         Betas::ScaledLinear { steps, beta_start, beta_end } => ("scaled_linear", *steps, Some((*beta_start, *beta_end)), None),
         Betas::SquaredcosCapV2 { steps } => ("squaredcos_cap_v2", *steps, None, None),
+        Betas::Sigmoid { steps, beta_start, beta_end } => ("sigmoid", *steps, Some((*beta_start, *beta_end)), None),
+        Betas::Laplace { steps } => ("laplace", *steps, None, None),
+        // DDPMScheduler does not know their name.
+        Betas::Exponential { steps } => ("linear", *steps, None, Some(vec![-(-12.0 / *steps as f64).exp_m1(); *steps])),
         Betas::Custom(betas) => ("linear", betas.len(), None, Some(betas.clone())),
     };
     let prediction = match config.prediction {
@@ -257,6 +261,9 @@ mod tests {
             Betas::Linear { steps, beta_start, beta_end },
             Betas::ScaledLinear { steps, beta_start, beta_end },
             Betas::SquaredcosCapV2 { steps },
+            Betas::Sigmoid { steps, beta_start, beta_end },
+            Betas::Laplace { steps },
+            Betas::Exponential { steps },
             Betas::Custom(vec![0.01, 0.1, 0.3]),
         ];
         for betas in cases {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
-use unnoise::core::{Betas, DiscreteConfig, Prediction};
+use unnoise::core::{BETA_SCHEDULES, Betas, DiscreteConfig, Prediction};
 use unnoise::nn::{
     Device, DiffusionModel, LearningRate, RunDirectory, SampleSize, TrainConfig, Trainer, TrainingImages, UnetConfig,
 };
@@ -138,7 +138,10 @@ fn schedule(name: &str) -> Result<DiscreteConfig> {
         "linear" => Betas::Linear { steps, beta_start: 1e-4, beta_end: 0.02 },
         "scaled_linear" => Betas::ScaledLinear { steps, beta_start: 1e-4, beta_end: 0.02 },
         "squaredcos_cap_v2" => Betas::SquaredcosCapV2 { steps },
-        other => bail!("unknown schedule '{other}'; known: linear, scaled_linear, squaredcos_cap_v2"),
+        "sigmoid" => Betas::Sigmoid { steps, beta_start: 1e-4, beta_end: 0.02 },
+        "laplace" => Betas::Laplace { steps },
+        "exp" => Betas::Exponential { steps },
+        other => bail!("unknown schedule '{other}'; known: {}", BETA_SCHEDULES.join(", ")),
     };
     Ok(DiscreteConfig { betas, zero_terminal_snr: false })
 }
