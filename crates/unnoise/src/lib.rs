@@ -8,7 +8,6 @@
 
 mod bench;
 mod error;
-mod grid_kind;
 mod measured;
 mod prior;
 mod reconstruct;
@@ -19,7 +18,6 @@ mod watch;
 
 pub use bench::*;
 pub use error::*;
-pub use grid_kind::*;
 pub use measured::*;
 pub use prior::*;
 pub use reconstruct::*;
@@ -29,6 +27,7 @@ pub use training::*;
 pub use watch::*;
 
 pub use unnoise_core as core;
+pub use unnoise_core::GridKind;
 pub use unnoise_io as io;
 pub use unnoise_nn as nn;
 

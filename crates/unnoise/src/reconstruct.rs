@@ -83,7 +83,7 @@ pub fn reconstruct(
     let started = Instant::now();
     let settings = settings_for(prior, config)?;
     let method = method_by_name(&config.method, &settings)?;
-    let grid = config.grid.grid(prior, config.steps)?;
+    let grid = config.grid.grid(prior.schedule(), config.steps)?;
     let watch = Watch::new(config, observer);
     let counted_prior = Counted::new(prior);
     let clamped = Clamped::new(&counted_prior, prior.clip_limit().unwrap_or(f64::INFINITY));
@@ -131,7 +131,7 @@ pub fn reconstruct(
         samples_requested: config.samples,
         samples: samples.dim().0,
         steps: config.steps,
-        grid: config.grid.name(),
+        grid: config.grid.to_string(),
         batch: config.batch,
         evaluations: Pair { forward: evaluations.forward, adjoint: evaluations.vjp },
         operator_calls,

@@ -48,7 +48,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 50)]
     steps: usize,
 
-    /// Where the steps are placed: uniform (in time), karras or log-snr.
+    /// Where the steps are placed: uniform (in time), shifted, beta, leading, linspace, trailing, karras, exponential, poly-exponential, log-snr or
+    /// lu, with parameters such as karras:rho=5, or listed, as in times:1,0.5,0.1 or sigmas:80,5,0.1.
     #[arg(long, value_name = "NAME", default_value = "uniform")]
     grid: String,
 

@@ -31,7 +31,7 @@ pub use diffusers::Spacing;
 pub use dpm_multistep::{DpmMultistep, Expansion, SecondOrder};
 pub use edm::{Churn, Edm};
 pub use euler::Euler;
-pub use grid::{Grid, Interval, start_noise};
+pub use grid::{Grid, GridKind, Interval, start_noise};
 pub use heun::Heun;
 pub use ipndm::Ipndm;
 pub use multistep::LowerOrder;

@@ -3,9 +3,7 @@
 use ndarray::Array4;
 
 use super::*;
-use crate::{
-    CosineSchedule, DiscreteSchedule, Level, Linearized, Purpose, Schedule, Shape, Streams, VeSchedule, VpSchedule, unobserved,
-};
+use crate::{Level, Linearized, Purpose, Schedule, Shape, Streams, VpSchedule, unobserved};
 
 /// The prior `N(mean, variance)` for each number by itself.
 #[derive(Debug)]
@@ -119,28 +117,6 @@ fn clipping_follows_diffusers() {
     let eps = (x - from.alpha * x0) / from.sigma;
     let got = step(&mut Ddim { eta: 0.0, clip: Some(limit) }, &grid, 4, x, 0.0);
     assert!((got - (to.alpha * limit + to.sigma * eps)).abs() < 1e-13);
-}
-
-#[test]
-fn grids_start_at_the_noisy_end_and_end_clean() {
-    let discrete = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
-    let ve = VeSchedule::new(0.01, 50.0).unwrap();
-    let vp = VpSchedule::new(0.1, 20.0).unwrap();
-    for schedule in [&discrete as &dyn Schedule, &ve, &vp] {
-        for n in [1, 2, 7] {
-            for grid in [Grid::uniform(schedule, n), Grid::karras(schedule, n), Grid::log_snr(schedule, n)] {
-                let grid = grid.unwrap();
-                assert_eq!(grid.steps.len(), n);
-                assert_eq!(grid.steps[0].from, Level::at(schedule, 1.0));
-                assert_eq!(grid.start, grid.steps[0].from.sigma);
-                assert!(grid.ends_clean() && grid.check().is_ok());
-                assert!(grid.steps.windows(2).all(|pair| pair[0].to == pair[1].from && pair[0].ratio() < 1.0));
-            }
-        }
-        assert!(matches!(Grid::uniform(schedule, 0), Err(Error::Argument { what: "steps", .. })));
-    }
-    assert!(matches!(Grid::karras(&discrete, 1001), Err(Error::Argument { what: "steps", .. })));
-    assert!(matches!(Grid::karras(&CosineSchedule, 10), Err(Error::Unsupported { .. })));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The shift of time that a model of larger images needs.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use super::{CleanEnd, Derivatives, Scales, Schedule, check};
 use crate::Result;
@@ -24,6 +24,14 @@ pub struct Shift {
 }
 
 impl Shift {
+    /// Stable Diffusion 3's, for images of 1024 pixels a side: the factor 3.
+    pub const SD3: Self = Self { factor: 3.0, power: 1.0 };
+
+    /// The factors that are taken.
+    pub(crate) const FACTORS: RangeInclusive<f64> = 1e-3..=1e3;
+    /// The powers that are taken.
+    pub(crate) const POWERS: RangeInclusive<f64> = 0.1..=10.0;
+
     /// The shift by a factor, at power 1: diffusers' `shift`, and its `mu` of `time_shift_type: linear`.
     ///
     /// # Errors
@@ -37,8 +45,8 @@ impl Shift {
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) unless the factor lies in `[1e-3, 1e3]` and the power in `[0.1, 10]`.
     pub fn with_power(factor: f64, power: f64) -> Result<Self> {
-        check((1e-3..=1e3).contains(&factor), "factor", "in [0.001, 1000]", factor, "Shift")?;
-        check((0.1..=10.0).contains(&power), "power", "in [0.1, 10]", power, "Shift")?;
+        check(Self::FACTORS.contains(&factor), "factor", "in [0.001, 1000]", factor, "Shift")?;
+        check(Self::POWERS.contains(&power), "power", "in [0.1, 10]", power, "Shift")?;
         Ok(Self { factor, power })
     }
 
