@@ -5,8 +5,8 @@ use std::time::Instant;
 use ndarray::{Axis, concatenate};
 use serde_json::Value;
 use unnoise_core::{
-    Batch, Clamped, Counted, CountedOperator, Diagnostics, Drawn, Evaluations, Interruptible, Measurement, OperatorCalls, Streams,
-    chi_square, default_settings, method_by_name, norm_sq, psnr, ssim,
+    Batch, Clamped, Counted, CountedOperator, Denoiser, Diagnostics, Drawn, Evaluations, Interruptible, Measurement, OperatorCalls,
+    Streams, chi_square, default_settings, method_by_name, norm_sq, psnr, ssim,
 };
 use unnoise_io::{Picture, Range, ReconstructionView};
 

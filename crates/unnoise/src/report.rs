@@ -42,8 +42,8 @@ pub struct Report {
     pub samples: usize,
     /// The steps of each sample.
     pub steps: usize,
-    /// Where the steps are placed: `uniform`, `karras` or `log-snr`.
-    pub grid: &'static str,
+    /// Where the steps are placed, in the words of `GridKind`.
+    pub grid: String,
     /// The samples that were drawn at a time; on a GPU the last bits may depend on it.
     pub batch: usize,
     /// Network evaluations of all samples: posterior means, vector-Jacobian products.

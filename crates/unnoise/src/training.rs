@@ -94,7 +94,7 @@ fn sample_sheet(model: &Path, records: TrainingRecords, device: &Device) -> Resu
         sampler: "ddim".into(),
         spacing: None,
         steps: records.sheet_steps,
-        eta: 0.0,
+        eta: None,
         clip: true,
         n: records.sheet_images,
         seed: 0,

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use ndarray::{Array4, array};
 use unnoise_core::{
     Adams, Batch, Bh, Churn, Coordinate, CosineSchedule, Ddim, Ddpm, Denoiser, DiscreteSchedule, DpmMultistep, Edm, EdmSchedule,
-    Euler, Expansion, Gaussian, GaussianMixture, Grid, Heun, Ipndm, Level, LowerOrder, Noise, Oracle, Pndm, Purpose,
-    RectifiedFlowSchedule, Sampler, Schedule, SecondOrder, Shape, StartUp, UniPc, Variance, VeSchedule, VpSchedule, sample,
-    unobserved,
+    Euler, Expansion, Gaussian, GaussianMixture, Grid, Heun, Ipndm, LaplaceSchedule, Level, LowerOrder, Noise, Oracle, Pndm,
+    PolynomialSchedule, Purpose, RectifiedFlowSchedule, Sampler, Schedule, SecondOrder, Shape, Shift, ShiftedSchedule,
+    SigmoidSchedule, StartUp, SubVpSchedule, TrigonometricSchedule, UniPc, Variance, VeSchedule, VpSchedule, sample, unobserved,
 };
 
 const D: usize = 3;
@@ -46,11 +46,20 @@ fn schedules() -> Vec<(&'static str, Arc<dyn Schedule>)> {
         ("ddpm linear, zero SNR", Arc::new(zero_snr)),
         ("ddpm scaled linear", Arc::new(DiscreteSchedule::scaled_linear(1000, 0.00085, 0.012).unwrap())),
         ("ddpm cosine", Arc::new(DiscreteSchedule::squaredcos_cap_v2(1000).unwrap())),
+        ("ddpm sigmoid", Arc::new(DiscreteSchedule::sigmoid(1000, 1e-4, 0.02).unwrap())),
+        ("ddpm exp", Arc::new(DiscreteSchedule::exponential(1000).unwrap())),
+        ("ddpm laplace", Arc::new(DiscreteSchedule::laplace(1000).unwrap())),
         ("cosine", Arc::new(CosineSchedule)),
+        ("sigmoid", Arc::new(SigmoidSchedule::default())),
+        ("laplace", Arc::new(LaplaceSchedule::default())),
         ("vp", vp()),
+        ("sub-vp", Arc::new(SubVpSchedule::default())),
         ("ve", Arc::new(VeSchedule::new(0.01, 50.0).unwrap())),
         ("edm", Arc::new(EdmSchedule::new(0.002, 80.0, 7.0).unwrap())),
         ("rectified flow", Arc::new(RectifiedFlowSchedule)),
+        ("polynomial", Arc::new(PolynomialSchedule::new(2.0).unwrap())),
+        ("trigonometric", Arc::new(TrigonometricSchedule)),
+        ("shifted flow", Arc::new(ShiftedSchedule::new(Arc::new(RectifiedFlowSchedule), Shift::SD3))),
     ]
 }
 

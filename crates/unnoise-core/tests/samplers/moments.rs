@@ -142,13 +142,16 @@ fn unit_variance_is_kept_on_every_schedule() {
                 let start = Moments::of_marginal(&prior, grid.steps[0].from);
                 (propagate(sampler.as_mut(), &denoiser, grid, &start).covariance[(0, 0)] - 1.0).abs()
             });
-            // What is left when all else is exact: the last step returns x0, whose variance is 1 / (1 + s^2).
-            let floor = |grid: &Grid| 1.1 * grid.steps.last().unwrap().from.sigma_edm().powi(2) + 1e-9;
-            let falls = (1..3).all(|k| errors[k] < 0.5 * errors[k - 1] || errors[k] < floor(&grids[k]));
-            if !falls || errors[2] > 0.02 {
+            // What is left when all else is exact: the last step returns x0, whose variance is 1 / (1 + s^2). Where s^2 leaves 0 like the root
+            // of t (laplace), no number of equal steps of t is large: s^2 falls like n^-1/2 and the last steps divide it by the same
+            // factors for any n, each with an error of its size.
+            let last = grids.each_ref().map(|grid| grid.steps.last().unwrap().from.sigma_edm().powi(2));
+            let fall = |k: usize| f64::max(0.5, 1.9 * last[k] / last[k - 1]);
+            let falls = (1..3).all(|k| errors[k] < fall(k) * errors[k - 1] || errors[k] < 1.1 * last[k] + 1e-9);
+            if !falls || errors[2] > f64::max(0.02, 6.0 * last[2]) {
                 failures.push(format!("{name} on {schedule_name}: {errors:?}"));
             }
-            if errors[2] >= worst.0[2] {
+            if errors[2] >= worst.0[2] && last[2] < 0.02 {
                 worst = (errors, *schedule_name);
             }
         }

@@ -1,12 +1,14 @@
 //! What samplers share with each other, and every sampler on every grid of every schedule.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use ndarray::{Axis, Slice};
 use unnoise_core::{
-    Ddim, Ddpm, Edm, Error, Euler, Grid, Heun, Level, Oracle, SAMPLERS, Sampler, SamplerInfo, SamplerOptions, SchedulerConfig,
-    Spacing, Streams, Variance, sampler_by_name, start_noise,
+    Ddim, Ddpm, Edm, Error, Euler, Grid, GridKind, Heun, Interval, Level, Oracle, SAMPLERS, Sampler, SamplerInfo, SamplerOptions,
+    Schedule, SchedulerConfig, Spacing, Streams, Variance, sampler_by_name, start_noise,
 };
 
-use super::{CALM, Mode, SHAPE, gaussian, mixture, modes, run, schedules, vp};
+use super::{CALM, Mode, SHAPE, gaussian, mixture, modes, print_table, run, schedules, vp};
 
 /// Pairs that are one algorithm, on a mixture, with the same noise.
 #[test]
@@ -68,34 +70,85 @@ fn evaluations_are_as_announced() {
     }
 }
 
-/// Native grids: from the schedule's noisy end to the clean image, with a result near the prior.
+/// The grids of each kind, and one of each list.
+fn grids() -> impl Iterator<Item = GridKind> {
+    GridKind::ALL.into_iter().chain([GridKind::Times(vec![0.95, 0.5, 0.01]), GridKind::Sigmas(vec![5.0, 1.0, 0.1])])
+}
+
+/// Every sampler on every native grid of every schedule: it starts at the level promised, no step leaves the schedule or rises in noise,
+/// it ends clean and finite, and where the steps are of even size in noise, near the prior; or it is refused, with a reason and with
+/// what works instead.
 #[test]
 fn every_sampler_serves_every_native_grid() {
-    type Make = fn(&dyn unnoise_core::Schedule, usize) -> unnoise_core::Result<Grid>;
-    let makers: [(&str, Make); 3] = [("uniform", Grid::uniform), ("karras", Grid::karras), ("log-snr", Grid::log_snr)];
+    let (mut served, mut refused) = (0, 0);
+    // The schedules' columns: what each grid says to them.
+    let mut columns: Vec<(Vec<&str>, Vec<String>)> = Vec::new();
     for (schedule_name, schedule) in schedules() {
-        let starts_without_signal = schedule.scales(1.0).alpha <= 0.0;
-        for (grid_name, make) in makers {
-            for steps in [1, 2, 15] {
-                let grid = match make(&*schedule, steps) {
+        let cell = |kind: GridKind| {
+            let steps = if let GridKind::Times(list) | GridKind::Sigmas(list) = &kind { vec![list.len()] } else { vec![1, 2, 15] };
+            let mut refusing = BTreeSet::new();
+            for n in steps {
+                let what = format!("{kind} on {schedule_name}, {n} steps");
+                let grid = match kind.grid(&*schedule, n) {
                     Ok(grid) => grid,
-                    Err(Error::Unsupported { possible, .. }) => {
-                        assert!(starts_without_signal && grid_name != "uniform", "{grid_name} on {schedule_name}");
-                        assert_eq!(possible, ["uniform"]);
-                        continue;
+                    Err(error) => {
+                        assert_is_refusal(&error, &what);
+                        return (None, SAMPLERS.len());
                     }
-                    Err(other) => panic!("{grid_name} on {schedule_name}: {other}"),
                 };
-                assert_eq!(grid.steps[0].from, Level::at(&*schedule, 1.0));
-                assert!(grid.ends_clean() && grid.steps.len() == steps);
-                walk(
-                    &format!("{grid_name} on {schedule_name}, {steps} steps"),
-                    &grid,
-                    grid_name != "uniform" && steps > 10,
-                    |name| sampler_by_name(name, &SamplerOptions::default()).unwrap(),
-                );
+                assert_is_sound(&grid, &kind, &*schedule, &what);
+                let even = n > 10 && matches!(kind.name(), "karras" | "exponential" | "log-snr" | "lu" | "poly-exponential");
+                let options = SamplerOptions::default();
+                let make = |name: &str| sampler_by_name(name, &options).unwrap();
+                refusing.extend(walk(&what, &grid, schedule.clone(), even, make));
             }
+            let count = refusing.len();
+            (Some(refusing), count)
+        };
+        let column: Vec<_> = grids().map(cell).collect();
+        refused += column.iter().map(|(_, refusing)| refusing).sum::<usize>();
+        served += column.iter().map(|(_, refusing)| SAMPLERS.len() - refusing).sum::<usize>();
+        let words = column.into_iter().map(|(refusing, _)| match refusing {
+            None => "refused".into(),
+            Some(names) if names.is_empty() => "all".into(),
+            Some(names) => format!("all but {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+        });
+        let words: Vec<String> = words.collect();
+        match columns.iter_mut().find(|(_, same)| *same == words) {
+            Some((names, _)) => names.push(schedule_name),
+            None => columns.push((vec![schedule_name], words)),
         }
+    }
+    let header: Vec<String> = columns.iter().map(|(names, _)| names.join(", ")).collect();
+    let header: Vec<&str> = ["grid"].into_iter().chain(header.iter().map(String::as_str)).collect();
+    let row = |(index, kind): (usize, GridKind)| {
+        [kind.name().to_owned()].into_iter().chain(columns.iter().map(move |(_, cells)| cells[index].clone()))
+    };
+    let rows: Vec<Vec<String>> = grids().enumerate().map(|pair| row(pair).collect()).collect();
+    print_table(&format!("Samplers by grid and schedule: {served} served, {refused} refused"), &header, &rows);
+    assert!(served > 1000 && refused > 100, "{served} served, {refused} refused");
+}
+
+/// A typed error with what is possible instead.
+fn assert_is_refusal(error: &Error, what: &str) {
+    assert!(matches!(error, Error::Unsupported { possible, .. } if !possible.is_empty()), "{what}: {error}");
+}
+
+/// The grid starts where it promises, goes through levels of the schedule that fall in noise, without a gap, and ends clean.
+fn assert_is_sound(grid: &Grid, kind: &GridKind, schedule: &dyn Schedule, what: &str) {
+    let n = grid.steps.len();
+    let first = match kind {
+        GridKind::Leading => Level::at(schedule, (1000 / n * (n - 1) + 1) as f64 / 1000.0),
+        GridKind::Times(times) => Level::at(schedule, times[0]),
+        GridKind::Sigmas(sigmas) => Level::at(schedule, schedule.t_from_sigma_edm(sigmas[0])),
+        _ => Level::at(schedule, 1.0),
+    };
+    assert_eq!((grid.steps[0].from, grid.start), (first, first.sigma), "{what}");
+    for (index, step) in grid.steps.iter().enumerate() {
+        let Interval { from, to } = *step;
+        assert_eq!(from, Level::at(schedule, from.t), "{what}, step {index}");
+        assert!((0.0..=1.0).contains(&from.t) && from.sigma > 0.0 && step.ratio() < 1.0, "{what}, step {index}: {step:?}");
+        assert_eq!(to, grid.steps.get(index + 1).map_or(Level::CLEAN, |next| next.from), "{what}, step {index}");
     }
 }
 
@@ -130,7 +183,7 @@ fn every_sampler_serves_every_diffusers_grid() {
                     matches!(*name, "pndm" | "plms") && spacing_is_of_timesteps(spacing) || matches!(*name, "deis" | "sa-solver");
                 assert!(grid.ends_clean() != stays_noisy, "{what}");
                 assert!(grid.steps.last().unwrap().to.sigma_edm() < 0.0101, "{what}");
-                walk(&what, &grid, spacing == Spacing::Karras, |_| config.sampler(name, None, true).unwrap());
+                walk(&what, &grid, vp(), spacing == Spacing::Karras, |_| config.sampler(name, None, true).unwrap());
             }
         }
     }
@@ -146,14 +199,27 @@ fn spacing_is_of_timesteps(spacing: Spacing) -> bool {
 }
 
 /// Runs samplers over the grid; what they draw must be finite, and of the prior's size where `fine`: steps of even size in noise,
-/// more than a few. (Heun overshoots, as it must, in a step that divides sigma / alpha by thousands.)
-fn walk(what: &str, grid: &Grid, fine: bool, make: impl Fn(&str) -> Box<dyn Sampler>) {
-    let denoiser = Oracle::new(gaussian(), vp());
+/// more than a few. (Heun overshoots, as it must, in a step that divides sigma / alpha by thousands.) Returns those that refuse the grid.
+fn walk(
+    what: &str,
+    grid: &Grid,
+    schedule: Arc<dyn Schedule>,
+    fine: bool,
+    make: impl Fn(&str) -> Box<dyn Sampler>,
+) -> Vec<&'static str> {
+    let denoiser = Oracle::new(gaussian(), schedule);
     let limit = if fine { 5.0 } else { f64::MAX };
+    let mut refusing = Vec::new();
     for SamplerInfo { name, .. } in SAMPLERS {
-        let mut streams = Streams::new(4, 0..4);
+        let (mut sampler, mut streams) = (make(name), Streams::new(4, 0..4));
+        if let Err(error) = sampler.check(grid) {
+            assert_is_refusal(&error, &format!("{name}, {what}"));
+            refusing.push(*name);
+            continue;
+        }
         let x = start_noise(grid, &mut streams, 4, SHAPE);
-        let drawn = run(make(name).as_mut(), &denoiser, grid, x, &mut streams);
+        let drawn = run(sampler.as_mut(), &denoiser, grid, x, &mut streams);
         assert!(drawn.iter().all(|v| v.abs() < limit), "{name}, {what}: {drawn}");
     }
+    refusing
 }
