@@ -15,7 +15,7 @@ use crate::Result;
 /// `alpha(1)` is exactly 0. `sigma` leaves 0 like `t^(b/2)`, so that its derivative at `t = 0` is infinite for `b < 2`.
 ///
 /// # Reference
-/// Hang et al. 2024, arXiv 2407.03297, table 1, with `mu = 0` and `b = 0.5` as there. diffusers' `laplace` betas are a table of `alpha`
+/// Hang et al. 2024, arXiv 2407.03297, with `mu = 0` and `b = 0.5` as there. diffusers' `laplace` betas are a table of `alpha`
 /// where `alpha^2` belongs: [`DiscreteSchedule::laplace`](super::DiscreteSchedule::laplace).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LaplaceSchedule {

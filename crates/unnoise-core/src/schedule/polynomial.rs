@@ -11,7 +11,7 @@ use crate::Result;
 /// ```
 ///
 /// # Reference
-/// Lipman et al. 2024, arXiv 2412.06264, sec. 4.5, and `PolynomialConvexScheduler` of its library: `alpha = t^n`, with time from noise to
+/// Lipman et al. 2024, arXiv 2412.06264, `PolynomialConvexScheduler` of its library: `alpha = t^n`, with time from noise to
 /// data; ours runs from data to noise, as every schedule here does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolynomialSchedule {

@@ -13,7 +13,7 @@ use crate::Result;
 /// ```
 ///
 /// # Reference
-/// Song et al. 2021, arXiv 2011.13456, eq. 12 (the SDE) and app. B, eq. 29 (its marginals); `beta_min = 0.1` and `beta_max = 20` as there.
+/// Song et al. 2021, arXiv 2011.13456, eq. 12 (the SDE) and app. B (its marginals); `beta_min = 0.1` and `beta_max = 20` as there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SubVpSchedule {
     rate: LinearRate,

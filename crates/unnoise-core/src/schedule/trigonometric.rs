@@ -15,7 +15,7 @@ use super::{Derivatives, Rates, Scales, Schedule};
 /// [`CosineSchedule`](super::CosineSchedule) is this one with an offset in time. `alpha(1)` is exactly 0, where drift and diffusion are infinite.
 ///
 /// # Reference
-/// Albergo, Vanden-Eijnden 2023, arXiv 2209.15571, eq. 5; Lipman et al. 2024, arXiv 2412.06264 (`CosineScheduler` of its library). Both run time
+/// Albergo, Vanden-Eijnden 2023, arXiv 2209.15571; Lipman et al. 2024, arXiv 2412.06264 (`CosineScheduler` of its library). Both run time
 /// from noise to data; ours runs from data to noise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrigonometricSchedule;

@@ -112,7 +112,7 @@ pub enum GridKind {
     /// Equal steps of the logarithm of the signal-to-noise ratio, between the same ends.
     ///
     /// # Reference
-    /// Lu et al. 2022, arXiv 2206.00927, sec. 3.4: uniform steps in `lambda = log(alpha / sigma)`.
+    /// Lu et al. 2022, arXiv 2206.00927: uniform steps in `lambda = log(alpha / sigma)`.
     LogSnr,
     /// Equal steps of a root of `lambda = log(alpha / sigma)`, between the same ends; the root keeps the sign.
     ///
