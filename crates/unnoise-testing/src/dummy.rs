@@ -1,0 +1,211 @@
+//! The model and the inputs of diffusers' scheduler tests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ndarray::Array4;
+use unnoise_core::{Batch, Denoiser, DiscreteSchedule, Level, Linearized, Prediction, Result, Schedule, convert, x0_from_eps};
+
+/// The sides of the tests' batch.
+pub const SIDES: [usize; 4] = [4, 3, 8, 8];
+
+/// Upstream's `dummy_sample_deter`: `0, 1/N, ...` with the batch as the innermost index, `[n, c, h, w]`.
+pub fn dummy_sample([n, c, h, w]: [usize; 4]) -> Batch {
+    let count = (n * c * h * w) as f64;
+    Array4::from_shape_fn((n, c, h, w), |(b, k, i, j)| {
+        let index = ((k * h + i) * w + j) * n + b;
+        f64::from((index as f64 / count) as f32)
+    })
+}
+
+/// Upstream's `dummy_noise_deter`: the same numbers in the opposite order.
+pub fn dummy_noise([n, c, h, w]: [usize; 4]) -> Batch {
+    let count = n * c * h * w;
+    Array4::from_shape_fn((n, c, h, w), |(b, k, i, j)| {
+        let index = ((k * h + i) * w + j) * n + b;
+        f64::from(((count - 1 - index) as f64 / count as f64) as f32)
+    })
+}
+
+/// What a scheduler's state is to upstream's test loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Convention {
+    /// `x`.
+    Plain,
+    /// `x / alpha`, which the loop overwrites with what `scale_model_input` returns, `x`: before a step, where
+    /// [`Dummy::rescaled`] announces it, and before every further evaluation in it.
+    Scaled,
+}
+
+/// Upstream's dummy model `x t / (t + 1)`, of the state as the loop has it, as a denoiser: it returns the clean image whose noise is
+/// what upstream's scheduler makes of that output.
+#[derive(Debug)]
+pub struct Dummy {
+    schedule: Arc<dyn Schedule>,
+    prediction: Prediction,
+    convention: Convention,
+    steps: f64,
+    rescaled: AtomicBool,
+}
+
+impl Dummy {
+    /// The model on `schedule`, whose `steps` timesteps are `t = (timestep + 1) / steps`.
+    pub fn new(schedule: Arc<dyn Schedule>, steps: usize, prediction: Prediction, convention: Convention) -> Self {
+        Self { schedule, prediction, convention, steps: steps as f64, rescaled: AtomicBool::new(false) }
+    }
+
+    /// The state that the next evaluation gets was overwritten.
+    pub fn rescaled(&self) {
+        self.rescaled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Denoiser for Dummy {
+    fn schedule(&self) -> &dyn Schedule {
+        &*self.schedule
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        let timestep = level.t * self.steps - 1.0;
+        // What the model is shown, and the x that upstream's conversion from its output takes that for.
+        let (shown, taken) = match self.convention {
+            Convention::Plain => (x.clone(), x.clone()),
+            Convention::Scaled => {
+                let shown = if self.rescaled.swap(false, Ordering::Relaxed) { x / level.alpha } else { x.clone() };
+                (shown.clone(), shown * level.alpha)
+            }
+        };
+        let output = shown * (timestep / (timestep + 1.0));
+        let eps = convert(&output, self.prediction, Prediction::Eps, &taken, level, &*self.schedule)?;
+        x0_from_eps(&eps, x, level)
+    }
+
+    fn linearize<'a>(&'a self, _: &Batch, _: Level) -> Result<Linearized<'a>> {
+        unreachable!("no sampler differentiates")
+    }
+}
+
+/// The same model in EDM's preconditioning.
+///
+/// ```text
+/// x0 = c_skip x + c_out F(c_in x, c_noise)        c_noise = log(sigma) / 4
+/// ```
+#[derive(Debug)]
+pub struct EdmDummy {
+    /// EDM's schedule.
+    pub schedule: Arc<dyn Schedule>,
+    /// The images' standard deviation.
+    pub sigma_data: f64,
+    /// The sign of `c_out`: upstream's is -1 for `v_prediction`.
+    pub sign: f64,
+    /// Whether the loop scales the model's input by `c_in`.
+    pub scales_input: bool,
+}
+
+impl Denoiser for EdmDummy {
+    fn schedule(&self) -> &dyn Schedule {
+        &*self.schedule
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        let (sigma, total) = (level.sigma_edm(), level.sigma_edm().hypot(self.sigma_data));
+        let timestep = 0.25 * sigma.ln();
+        let c_in = if self.scales_input { 1.0 / total } else { 1.0 };
+        let c_out = self.sign * sigma * self.sigma_data / total;
+        Ok(x * ((self.sigma_data / total).powi(2) + c_out * c_in * timestep / (timestep + 1.0)))
+    }
+
+    fn linearize<'a>(&'a self, _: &Batch, _: Level) -> Result<Linearized<'a>> {
+        unreachable!("no sampler differentiates")
+    }
+}
+
+/// A denoiser whose clean images are limited as diffusers' `thresholding` limits them: sample by sample at the quantile `ratio` of
+/// their absolute values, which is clamped to `[1, most]`, and divided by it.
+pub struct Thresholded<D> {
+    /// The denoiser.
+    pub inner: D,
+    /// `dynamic_thresholding_ratio`.
+    pub ratio: f64,
+    /// `sample_max_value`.
+    pub most: f64,
+}
+
+impl<D: Denoiser> Denoiser for Thresholded<D> {
+    fn schedule(&self) -> &dyn Schedule {
+        self.inner.schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        let mut x0 = self.inner.x0_hat(x, level)?;
+        for mut sample in x0.outer_iter_mut() {
+            let mut sizes: Vec<f64> = sample.iter().map(|v| v.abs()).collect();
+            sizes.sort_by(f64::total_cmp);
+            let position = self.ratio * (sizes.len() - 1) as f64;
+            let below = position as usize;
+            let quantile = sizes[below] + (position - below as f64) * (sizes[(below + 1).min(sizes.len() - 1)] - sizes[below]);
+            // As torch.clamp: the upper limit wins where the limits cross.
+            let limit = quantile.max(1.0).min(self.most);
+            sample.mapv_inplace(|v| v.max(-limit).min(limit) / limit);
+        }
+        Ok(x0)
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        self.inner.linearize(x, level)
+    }
+}
+
+/// A denoiser whose clean images are limited, and weighed as single precision weighs them in a step of DDPM.
+///
+/// ```text
+/// weight = beta_t / (1 - alpha_bar_t / alpha_bar_(t-1))
+/// ```
+///
+/// is 1, but upstream's two betas are rounded apart, and a tolerance of 1e-5 shows it where they are 1e-4: up to 5e-4 in the last steps.
+pub struct RoundedBeta<D> {
+    inner: D,
+    limit: f64,
+    weights: Vec<f64>,
+}
+
+impl<D: Denoiser> RoundedBeta<D> {
+    /// `DDPMScheduler`: its beta is `1 - alpha_bar_t / alpha_bar_(t-1)`, the ratio rounded.
+    pub fn ddpm(inner: D, limit: f64, schedule: &DiscreteSchedule) -> Self {
+        Self::new(inner, limit, schedule, |_, [before, here]| f64::from(1.0 - here / before))
+    }
+
+    /// `UnCLIPScheduler`: its beta is the table's in a step by one timestep, as is the last one on every grid.
+    pub fn unclip(inner: D, limit: f64, schedule: &DiscreteSchedule, only_last: bool) -> Self {
+        let betas = schedule.betas();
+        let exact = |[before, here]: [f32; 2]| 1.0 - f64::from(here) / f64::from(before);
+        Self::new(inner, limit, schedule, |t, bars| if only_last && t > 0 { exact(bars) } else { betas[t] })
+    }
+
+    fn new(inner: D, limit: f64, schedule: &DiscreteSchedule, beta: impl Fn(usize, [f32; 2]) -> f64) -> Self {
+        let (mut product, mut before) = (1.0, 1f32);
+        let mut weight = |(t, step): (usize, &f64)| {
+            product *= f64::from(1.0 - *step as f32);
+            let bars = [before, product as f32];
+            before = bars[1];
+            beta(t, bars) / (1.0 - f64::from(bars[1]) / f64::from(bars[0]))
+        };
+        Self { inner, limit, weights: schedule.betas().iter().enumerate().map(&mut weight).collect() }
+    }
+}
+
+impl<D: Denoiser> Denoiser for RoundedBeta<D> {
+    fn schedule(&self) -> &dyn Schedule {
+        self.inner.schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        let timestep = (level.t * self.weights.len() as f64).round() as usize - 1;
+        let x0 = self.inner.x0_hat(x, level)?;
+        Ok(x0.mapv(|v| v.clamp(-self.limit, self.limit) * self.weights[timestep]))
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        self.inner.linearize(x, level)
+    }
+}

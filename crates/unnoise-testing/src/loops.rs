@@ -1,0 +1,80 @@
+//! The loops of diffusers' scheduler tests, with this crate's samplers in the place of a scheduler's `step`.
+
+use ndarray::{Axis, concatenate};
+use unnoise_core::{Batch, Denoiser, Grid, Interval, Level, Noise, Purpose, Result, Sampler, Shape, Step};
+
+use crate::{Dummy, SIDES, dummy_noise, dummy_sample};
+
+/// The loop `plain`: the sampler over the whole grid from `x`.
+///
+/// # Errors
+/// Those of the sampler.
+pub fn plain(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, x: Batch, noise: &mut dyn Noise) -> Result<Batch> {
+    walk(sampler, denoiser, grid, x, noise, |_, _| ())
+}
+
+/// The loop `kscaled`: before each step the state `x / alpha` is overwritten with the model's input `x`. Pipelines, and everybody
+/// else, give that input to the model and keep the state.
+///
+/// # Errors
+/// Those of the sampler.
+pub fn scaled(sampler: &mut dyn Sampler, dummy: &Dummy, grid: &Grid, x: Batch, noise: &mut dyn Noise) -> Result<Batch> {
+    walk(sampler, dummy, grid, x, noise, |x, level| {
+        *x *= level.alpha;
+        dummy.rescaled();
+    })
+}
+
+fn walk(
+    sampler: &mut dyn Sampler,
+    denoiser: &dyn Denoiser,
+    grid: &Grid,
+    mut x: Batch,
+    noise: &mut dyn Noise,
+    before: impl Fn(&mut Batch, Level),
+) -> Result<Batch> {
+    for index in 0..grid.steps.len() {
+        before(&mut x, grid.steps[index].from);
+        x = sampler.step(&Step { grid, index, denoiser }, &x, noise)?.x;
+    }
+    Ok(x)
+}
+
+/// The batch from which the loops on a whole grid start.
+pub fn start(grid: &Grid, sides: [usize; 4]) -> Batch {
+    dummy_sample(sides) * grid.start
+}
+
+/// The rest of a grid from the step `first`.
+pub fn rest(grid: &Grid, first: usize) -> Grid {
+    Grid { steps: grid.steps[first..].to_vec(), start: grid.start }
+}
+
+/// The batch from which the loops on the rest of a grid start: `gain` times the batch as the image, noised to where the rest begins.
+pub fn noised(grid: &Grid, first: usize, gain: f64, sides: [usize; 4]) -> Batch {
+    let Level { alpha, sigma, .. } = grid.steps[first].from;
+    dummy_sample(sides) * (gain * alpha) + dummy_noise(sides) * sigma
+}
+
+/// The loop `batch_step`: one step without noise of the batch, of it plus 0.1 and of it minus 0.1, each over its own interval.
+///
+/// # Errors
+/// Those of the sampler.
+pub fn batch_step(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, steps: [Interval; 3]) -> Result<Batch> {
+    let mut stepped = Vec::new();
+    for (step, shift) in steps.into_iter().zip([0.0, 0.1, -0.1]) {
+        let grid = Grid { steps: vec![step], start: 1.0 };
+        stepped.push(plain(sampler, denoiser, &grid, dummy_sample(SIDES) + shift, &mut Silence)?);
+    }
+    let views: Vec<_> = stepped.iter().map(|x| x.view()).collect();
+    Ok(concatenate(Axis(0), &views).expect("batches of one shape"))
+}
+
+/// No noise.
+struct Silence;
+
+impl Noise for Silence {
+    fn normal(&mut self, _: usize, _: Purpose, n: usize, [c, h, w]: Shape) -> Batch {
+        Batch::zeros((n, c, h, w))
+    }
+}
