@@ -3,14 +3,23 @@
 use ndarray::{Axis, concatenate};
 use unnoise_core::{Batch, Denoiser, Grid, Interval, Level, Noise, Purpose, Result, Sampler, Shape, Step};
 
-use crate::{Dummy, SIDES, dummy_noise, dummy_sample};
+use crate::{Dummy, Noiseless, SIDES, dummy_noise, dummy_sample};
 
 /// The loop `plain`: the sampler over the whole grid from `x`.
 ///
 /// # Errors
 /// Those of the sampler.
-pub fn plain(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, x: Batch, noise: &mut dyn Noise) -> Result<Batch> {
-    walk(sampler, denoiser, grid, x, noise, |_, _| ())
+pub fn plain(
+    sampler: &mut dyn Sampler,
+    denoiser: &dyn Denoiser,
+    grid: &Grid,
+    mut x: Batch,
+    noise: &mut dyn Noise,
+) -> Result<Batch> {
+    for index in 0..grid.steps.len() {
+        x = sampler.step(&Step { grid, index, denoiser }, &x, noise)?.x;
+    }
+    Ok(x)
 }
 
 /// The loop `kscaled`: before each step the state `x / alpha` is overwritten with the model's input `x`. Pipelines, and everybody
@@ -19,23 +28,29 @@ pub fn plain(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, x:
 /// # Errors
 /// Those of the sampler.
 pub fn scaled(sampler: &mut dyn Sampler, dummy: &Dummy, grid: &Grid, x: Batch, noise: &mut dyn Noise) -> Result<Batch> {
-    walk(sampler, dummy, grid, x, noise, |x, level| {
-        *x *= level.alpha;
-        dummy.rescaled();
-    })
+    scaled_from(0, sampler, dummy, grid, x, noise)
 }
 
-fn walk(
+/// The same from the step `first`, with a history that is full of steps without noise: `LMSDiscreteScheduler` takes the weights of
+/// its full order as soon as a step has enough predecessors on the grid, whether or not they were made.
+///
+/// # Errors
+/// Those of the sampler.
+pub fn scaled_from(
+    first: usize,
     sampler: &mut dyn Sampler,
-    denoiser: &dyn Denoiser,
+    dummy: &Dummy,
     grid: &Grid,
     mut x: Batch,
     noise: &mut dyn Noise,
-    before: impl Fn(&mut Batch, Level),
 ) -> Result<Batch> {
-    for index in 0..grid.steps.len() {
-        before(&mut x, grid.steps[index].from);
-        x = sampler.step(&Step { grid, index, denoiser }, &x, noise)?.x;
+    for index in 0..first {
+        sampler.step(&Step { grid, index, denoiser: &Noiseless(dummy.schedule()) }, &x, noise)?;
+    }
+    for index in first..grid.steps.len() {
+        x *= grid.steps[index].from.alpha;
+        dummy.rescaled();
+        x = sampler.step(&Step { grid, index, denoiser: dummy }, &x, noise)?.x;
     }
     Ok(x)
 }

@@ -86,7 +86,7 @@ impl Noise for TorchGenerator {
 mod tests {
     use super::*;
 
-    /// The first words and normals of PyTorch 2.15.
+    /// The first words and normals of PyTorch 2.15, whose logarithm and cosine are off by some units in the last place.
     #[test]
     fn known_answers() {
         let mut generator = TorchGenerator::new(0);
@@ -97,7 +97,7 @@ mod tests {
         ] {
             let normals = TorchGenerator::new(seed).normals(768);
             for (got, expected) in normals.iter().zip(expected) {
-                assert!((got - expected).abs() < 3e-7, "{got} {expected}");
+                assert!((got - expected).abs() < 2e-6, "{got} {expected}");
             }
         }
     }

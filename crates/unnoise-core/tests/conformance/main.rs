@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use unnoise_core::{Batch, EdmSchedule, Grid, Interval, Level, Prediction, Result, SchedulerConfig, sampler_by_name};
 use unnoise_testing::{
-    Convention, Dummy, EdmDummy, Pin, Pins, RoundedBeta, Thresholded, TorchGenerator, batch_step, noised, plain, rest, scaled, start,
+    Convention, Dummy, EdmDummy, Pin, Pins, RoundedBeta, Thresholded, TorchGenerator, batch_step, noised, plain, rest, scaled,
+    scaled_from, start,
 };
 
 /// What becomes of a scheduler's cases.
@@ -29,17 +30,17 @@ const SCHEDULERS: [(&str, usize, Fate); 27] = [
     ("DDIMScheduler", 5, By("ddim")),
     ("DDIMParallelScheduler", 6, By("ddim")),
     ("DDIMInverseScheduler", 4, Not("yet: ddim-inverse")),
-    ("PNDMScheduler", 4, Not("yet: pndm")),
+    ("PNDMScheduler", 4, By("pndm")),
     ("IPNDMScheduler", 1, Not("yet: ipndm")),
-    ("DPMSolverMultistepScheduler", 6, Not("yet: final_sigmas_type")),
+    ("DPMSolverMultistepScheduler", 6, By("dpmpp-2m")),
     ("DPMSolverMultistepInverseScheduler", 4, Not("yet: the inverse grid")),
     ("DPMSolverSinglestepScheduler", 6, Not("yet: dpmpp-2s")),
-    ("UniPCMultistepScheduler", 10, Not("yet: unipc")),
-    ("DEISMultistepScheduler", 3, Not("yet: deis")),
+    ("UniPCMultistepScheduler", 10, By("unipc")),
+    ("DEISMultistepScheduler", 3, By("deis")),
     ("EulerDiscreteScheduler", 4, By("euler")),
     ("EulerAncestralDiscreteScheduler", 3, Not("yet: euler-a")),
     ("HeunDiscreteScheduler", 4, By("heun")),
-    ("LMSDiscreteScheduler", 4, Not("yet: lms")),
+    ("LMSDiscreteScheduler", 4, By("lms")),
     ("KDPM2DiscreteScheduler", 3, Not("yet: kdpm2")),
     ("KDPM2AncestralDiscreteScheduler", 3, Not("yet: kdpm2-a")),
     ("EDMEulerScheduler", 1, By("euler")),
@@ -53,9 +54,20 @@ const SCHEDULERS: [(&str, usize, Fate); 27] = [
     ("DPMSolverSDEScheduler", 4, Not("its noise is torchsde's Brownian tree")),
 ];
 
-fn fate(scheduler: &str) -> &'static Fate {
-    let row = SCHEDULERS.iter().find(|row| row.0 == scheduler);
-    &row.unwrap_or_else(|| panic!("{scheduler} is not in the table")).2
+/// Cases of those schedulers that are not reproduced all the same.
+const EXCEPTIONS: [(&str, &str, &str); 1] = [(
+    "PNDMScheduler",
+    "test_full_loop_with_v_prediction",
+    "upstream extrapolates v and takes it for the noise of the first level",
+)];
+
+fn fate(pin: &Pin) -> &'static Fate {
+    let row = SCHEDULERS.iter().find(|row| row.0 == pin.scheduler);
+    &row.unwrap_or_else(|| panic!("{} is not in the table", pin.scheduler)).2
+}
+
+fn is_exception(pin: &Pin) -> bool {
+    EXCEPTIONS.iter().any(|(scheduler, test, _)| *scheduler == pin.scheduler && *test == pin.test)
 }
 
 fn pins() -> Pins {
@@ -64,21 +76,31 @@ fn pins() -> Pins {
 
 #[test]
 fn reproduces_what_upstream_pins() {
-    let (mut counts, mut failures) = (BTreeMap::<String, usize>::new(), Vec::new());
-    let mut reproduced = 0;
+    let (mut counts, mut failures, mut reproduced) = (BTreeMap::<String, usize>::new(), Vec::new(), 0);
     for pin in pins().cases {
         *counts.entry(pin.scheduler.clone()).or_default() += 1;
-        let By(name) = fate(&pin.scheduler) else { continue };
-        let outcome = run(&pin, name).map(|x| pin.deviation(&x)).map_err(|e| e.to_string());
-        println!("{} {}: {outcome:.2?}", pin.scheduler, pin.test);
-        match outcome {
-            Ok(deviation) if deviation <= 1.0 => reproduced += 1,
-            other => failures.push(format!("{} {} {}: {other:?} of the tolerance", pin.scheduler, pin.test, pin.config)),
+        let label = format!("{} {}", pin.scheduler, pin.test);
+        let name = match fate(&pin) {
+            By(name) => name,
+            Not(why) => {
+                println!("{label}: not reproduced, {why}");
+                continue;
+            }
+        };
+        match (run(&pin, name).map(|x| pin.deviation(&x)), is_exception(&pin)) {
+            (Ok(deviation), false) if deviation <= 1.0 => {
+                println!("{label}: {deviation:.2} of the tolerance");
+                reproduced += 1;
+            }
+            (Ok(deviation), true) if deviation > 10.0 => {
+                println!("{label}: not reproduced, {deviation:.0} times the tolerance off")
+            }
+            (other, _) => failures.push(format!("{label} {}: {other:?} of the tolerance", pin.config)),
         }
     }
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(counts, SCHEDULERS.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect());
-    assert_eq!(reproduced, 33);
+    assert_eq!(reproduced, 59);
 }
 
 /// The loop of `pin`, by our sampler `name`.
@@ -92,7 +114,7 @@ fn run(pin: &Pin, name: &str) -> Result<Batch> {
     let scales = pin.kind.starts_with("kscaled") && pin.scheduler != "SASolverScheduler";
     let convention = if scales { Convention::Scaled } else { Convention::Plain };
     let dummy = Dummy::new(schedule.clone(), steps, prediction(&config), convention);
-    let mut sampler = config.sampler(name, 0.0, true)?;
+    let mut sampler = config.sampler(name, None, true)?;
     if pin.kind == "batch_step" {
         let levels = [0, 1, 2].map(|step| Level::at(&*schedule, schedule.time(step)));
         // DDPM goes down by one timestep, DDIM by more than there are.
@@ -110,14 +132,18 @@ fn run(pin: &Pin, name: &str) -> Result<Batch> {
     // The loop `kscaled_noise` takes the state x / alpha that a run starts from for an image.
     let gain = if scales { grid.start / grid.steps[0].from.alpha } else { 1.0 };
     let x = if pin.kind.ends_with("noise") { noised(&grid, first, gain, sides) } else { start(&grid, sides) };
-    let (grid, noise) = (rest(&grid, first), &mut TorchGenerator::new(0));
+    let noise = &mut TorchGenerator::new(0);
+    if name == "lms" {
+        return scaled_from(first, sampler.as_mut(), &dummy, &grid, x, noise);
+    }
+    let grid = rest(&grid, first);
     match thresholds(pin) {
         None if matches!(pin.kind.as_str(), "unclip" | "ddpm_noise") => {
             let rounded = match pin.kind.as_str() {
                 "unclip" => RoundedBeta::unclip(dummy, 1.0, &schedule, pin.num_inference_steps.is_some()),
                 _ => RoundedBeta::ddpm(dummy, 1.0, &schedule),
             };
-            plain(config.sampler(name, 0.0, false)?.as_mut(), &rounded, &grid, x, noise)
+            plain(config.sampler(name, None, false)?.as_mut(), &rounded, &grid, x, noise)
         }
         Some([ratio, most]) => plain(sampler.as_mut(), &Thresholded { inner: dummy, ratio, most }, &grid, x, noise),
         None if scales => scaled(sampler.as_mut(), &dummy, &grid, x, noise),
