@@ -8,7 +8,7 @@ use crate::{Batch, Interval, Noise, Purpose, Result};
 pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "ddim",
     order: "1",
-    stochastic: true,
+    stochastic: false,
     evaluations: "1",
     grids: "any",
     source: include_str!("ddim.rs"),

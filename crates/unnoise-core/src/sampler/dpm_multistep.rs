@@ -12,28 +12,28 @@ pub(super) const DPMPP_2M: SamplerInfo = SamplerInfo {
     evaluations: "1",
     grids: "any",
     source: include_str!("dpm_multistep.rs"),
-    make: |options| Box::new(DpmMultistep::new(Expansion::X0, 2).with(options.second_order, options.lower_order(true))),
+    make: |options| Box::new(DpmMultistep::new(Expansion::X0, 2).with(options.dpm_form, options.lower_order(true))),
 };
 
 /// DPM-Solver++(3M).
 pub(super) const DPMPP_3M: SamplerInfo = SamplerInfo {
     name: "dpmpp-3m",
     order: "2 (3 after its start-up)",
-    make: |options| Box::new(DpmMultistep::new(Expansion::X0, 3).with(options.second_order, options.lower_order(true))),
+    make: |options| Box::new(DpmMultistep::new(Expansion::X0, 3).with(options.dpm_form, options.lower_order(true))),
     ..DPMPP_2M
 };
 
 /// DPM-Solver, multistep of order 2.
 pub(super) const DPM_2M: SamplerInfo = SamplerInfo {
     name: "dpm-solver-2m",
-    make: |options| Box::new(DpmMultistep::new(Expansion::Eps, 2).with(options.second_order, options.lower_order(true))),
+    make: |options| Box::new(DpmMultistep::new(Expansion::Eps, 2).with(options.dpm_form, options.lower_order(true))),
     ..DPMPP_2M
 };
 
 /// DPM-Solver, multistep of order 3.
 pub(super) const DPM_3M: SamplerInfo = SamplerInfo {
     name: "dpm-solver-3m",
-    make: |options| Box::new(DpmMultistep::new(Expansion::Eps, 3).with(options.second_order, options.lower_order(true))),
+    make: |options| Box::new(DpmMultistep::new(Expansion::Eps, 3).with(options.dpm_form, options.lower_order(true))),
     ..DPMPP_3M
 };
 
@@ -48,7 +48,7 @@ pub(super) const DPM_3M: SamplerInfo = SamplerInfo {
 ///
 /// dpmpp-*m        m = x0,   z = -h:   x' = (sigma' / sigma) x - alpha' P(z)
 /// dpm-solver-*m   m = eps,  z =  h:   x' = (alpha' / alpha) x - sigma' P(z)
-/// P(z) = (e^z - 1) D0 + ((e^z - 1) / z - 1) D1 + ((e^z - 1 - z) / z^2 - 1/2) D2
+/// P(z) = (e^z - 1) D0 + ((e^z - 1) / z - 1) D1 + 2 ((e^z - 1 - z) / z^2 - 1/2) D2
 /// order 2, midpoint:   P(z) = (e^z - 1) (D0 + D1 / 2)
 /// ```
 ///
@@ -57,12 +57,13 @@ pub(super) const DPM_3M: SamplerInfo = SamplerInfo {
 ///
 /// # Reference
 /// Lu et al. 2022, arXiv 2211.01095, algorithm 2 (`dpmpp-2m`) and app. A; Lu et al. 2022, arXiv 2206.00927, app. B (the expansion). The
-/// third-order differences, and "midpoint" or "heun" for order 2, as in its code and in diffusers.
+/// third-order differences, and "midpoint" or "heun" for order 2, as in its code and in diffusers, but for the 2 of `D2`: theirs lacks it,
+/// which leaves a local error of `O(h^3)`, so that the published `3M` is of order 2 even from an exact start.
 #[derive(Clone, Debug)]
 pub struct DpmMultistep {
     expansion: Expansion,
     order: usize,
-    second_order: SecondOrder,
+    form: Form,
     lower: LowerOrder,
     history: History,
 }
@@ -86,21 +87,40 @@ pub enum SecondOrder {
     Heun,
 }
 
+/// The weight of the second difference, `D2 tau^2` of the expansion, in a step of order 3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ThirdOrder {
+    /// The integral of the quadratic extrapolation.
+    #[default]
+    Quadratic,
+    /// Half of that, as in the authors' code, k-diffusion and diffusers: to compare with them.
+    Published,
+}
+
+/// Choices of [`DpmMultistep`] within an order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// In steps of order 2.
+    pub second: SecondOrder,
+    /// In steps of order 3.
+    pub third: ThirdOrder,
+}
+
 impl DpmMultistep {
     /// The method of this order, from 1 to 3.
     pub fn new(expansion: Expansion, order: usize) -> Self {
         Self {
             expansion,
             order: order.clamp(1, 3),
-            second_order: SecondOrder::default(),
+            form: Form::default(),
             lower: LowerOrder::default(),
             history: History::default(),
         }
     }
 
-    /// The same, with this second order and with lower orders at a run's end.
-    pub fn with(self, second_order: SecondOrder, lower: LowerOrder) -> Self {
-        Self { second_order, lower, ..self }
+    /// The same, in this form and with lower orders at a run's end.
+    pub fn with(self, form: Form, lower: LowerOrder) -> Self {
+        Self { form, lower, ..self }
     }
 
     /// The weights of the last values in `P(z)`.
@@ -110,10 +130,10 @@ impl DpmMultistep {
         let slope = value / z - 1.0;
         let r = |j: usize| (self.history.lambda(j) - self.history.lambda(j + 1)) / h;
         if order == 2 {
-            let weight = if self.second_order == SecondOrder::Midpoint { 0.5 * value } else { slope } / r(0);
+            let weight = if self.form.second == SecondOrder::Midpoint { 0.5 * value } else { slope } / r(0);
             return vec![value + weight, -weight];
         }
-        let curvature = (value - z) / (z * z) - 0.5;
+        let curvature = ((value - z) / (z * z) - 0.5) * if self.form.third == ThirdOrder::Quadratic { 2.0 } else { 1.0 };
         let (r0, r1) = (r(0), r(1));
         // D1 and D2 in terms of the differences d_0 and d_1.
         let of_d0 = (slope * (1.0 + r0 / (r0 + r1)) + curvature / (r0 + r1)) / r0;

@@ -6,7 +6,7 @@ use crate::{Batch, Interval, Noise, Result};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
     name: "ipndm",
-    order: "2 on an even grid, 1 on others",
+    order: "2",
     stochastic: false,
     evaluations: "1",
     grids: "any",

@@ -28,7 +28,7 @@ pub use adams::{Adams, Coordinate};
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
 pub use diffusers::Spacing;
-pub use dpm_multistep::{DpmMultistep, Expansion, SecondOrder};
+pub use dpm_multistep::{DpmMultistep, Expansion, Form, SecondOrder, ThirdOrder};
 pub use edm::{Churn, Edm};
 pub use euler::Euler;
 pub use grid::{Grid, GridKind, Interval, start_noise};

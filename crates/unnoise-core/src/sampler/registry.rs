@@ -1,8 +1,8 @@
 //! Samplers by name.
 
 use super::{
-    Churn, Grid, Interval, LowerOrder, Sampler, SecondOrder, Variance, adams, ddim, ddpm, dpm_multistep, edm, euler, heun, ipndm,
-    pndm, unipc,
+    Churn, Form, Grid, Interval, LowerOrder, Sampler, Variance, adams, ddim, ddpm, dpm_multistep, edm, euler, heun, ipndm, pndm,
+    unipc,
 };
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ pub struct SamplerInfo {
     /// The order of its global error (of its weak error, if it is stochastic) in the length of its steps, on grids that are smooth in
     /// `log(sigma / alpha)`.
     pub order: &'static str,
-    /// Whether it draws noise after the start.
+    /// Whether it draws noise after the start, with its default options.
     pub stochastic: bool,
     /// Denoiser evaluations a step.
     pub evaluations: &'static str,
@@ -60,6 +60,18 @@ impl SamplerInfo {
             }
         }
         without_links(&block.join("\n"))
+    }
+
+    /// Where it was published: the first paper of its references that has a number, or the first reference.
+    pub fn reference(&self) -> String {
+        let text = self.explanation();
+        let source = text.split_once("# Reference\n").map_or("", |(_, source)| source).replace('\n', " ");
+        let paper = source.find("arXiv ").map(|at| {
+            let digits = source[at + 6..].find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(source.len() - at - 6);
+            let cited = source[..at + 6 + digits].trim_end_matches('.');
+            cited.rsplit(". ").next().unwrap_or(cited).to_owned()
+        });
+        paper.unwrap_or_else(|| source.split(". ").next().unwrap_or_default().to_owned())
     }
 
     /// The first sentence of [`explanation`](Self::explanation).
@@ -104,8 +116,8 @@ pub struct SamplerOptions {
     pub lower_order_final: Option<bool>,
     /// Multistep samplers: whether every run ends with a step of order 1.
     pub euler_at_final: bool,
-    /// Multistep DPM-Solvers: the form of a step of order 2.
-    pub second_order: SecondOrder,
+    /// Multistep DPM-Solvers: the form of their steps.
+    pub dpm_form: Form,
     /// Adaptive samplers: the error that a step may make, relative to the state's size.
     pub tolerance: f64,
     /// Langevin steps: the ratio of the score's step to the noise's.
@@ -124,7 +136,7 @@ impl Default for SamplerOptions {
             order: None,
             lower_order_final: None,
             euler_at_final: false,
-            second_order: SecondOrder::default(),
+            dpm_form: Form::default(),
             tolerance: 1e-3,
             snr: 0.16,
             corrections: 1,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::scheduler_class::{Class, Walk};
-use super::{Sampler, SamplerOptions, SecondOrder, Variance, sampler_by_name};
+use super::{Form, Sampler, SamplerOptions, SecondOrder, Variance, sampler_by_name};
 use crate::{DiscreteSchedule, Error, Result};
 
 /// A `scheduler_config.json`, as diffusers writes it.
@@ -141,31 +141,40 @@ impl SchedulerConfig {
     /// none is given; `clip` false turns clipping off.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a name that does not exist; [`Error::Unsupported`] for learned variances and dynamic thresholding.
+    /// As [`sampler_options`](Self::sampler_options) and [`sampler_by_name`].
     pub fn sampler(&self, name: &str, eta: Option<f64>, clip: bool) -> Result<Box<dyn Sampler>> {
+        let (name, options) = self.sampler_options(name, clip)?;
+        sampler_by_name(name, &SamplerOptions { eta, ..options })
+    }
+
+    /// The options that diffusers' class takes from this configuration, and the name of the sampler that they make of `name`: `pndm` with
+    /// `skip_prk_steps` is `plms`, and `unipc` of the `solver_type` bh1 is `unipc-bh1`.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for a name that does not exist; [`Error::Unsupported`] for learned variances and dynamic thresholding.
+    pub fn sampler_options<'a>(&self, name: &'a str, clip: bool) -> Result<(&'a str, SamplerOptions)> {
         let class = Class::by_sampler(name)?;
         if self.thresholding == Some(true) && class.knows_thresholding() {
-            return Err(unsupported(format!("{name} with dynamic thresholding"), "it is not implemented", &["euler", "heun"]));
+            return Err(unsupported(format!("{name} with dynamic thresholding"), "it is not served", &["euler", "heun"]));
         }
         let clips = class.clips().is_some_and(|by_default| self.clip_sample.unwrap_or(by_default));
         let solver_type = self.solver_type.as_deref();
+        let second = if solver_type == Some("heun") { SecondOrder::Heun } else { SecondOrder::Midpoint };
         let options = SamplerOptions {
-            eta,
             clip: (clip && clips).then(|| self.clip_sample_range.unwrap_or(1.0)),
             variance: if class == Class::Ddpm { self.variance()? } else { Variance::FixedSmall },
             order: self.solver_order.filter(|_| matches!(class, Class::Deis | Class::UniPc)),
             lower_order_final: self.lower_order_final.filter(|_| class.walk() == Walk::Lambdas),
             euler_at_final: class == Class::DpmMultistep && self.euler_at_final == Some(true),
-            second_order: if solver_type == Some("heun") { SecondOrder::Heun } else { SecondOrder::Midpoint },
+            dpm_form: Form { second, ..Form::default() },
             ..SamplerOptions::default()
         };
-        // The names fix what these keys choose between.
         let name = match name {
             "pndm" if self.skip_prk_steps == Some(true) => "plms",
             "unipc" if solver_type == Some("bh1") => "unipc-bh1",
             name => name,
         };
-        sampler_by_name(name, &options)
+        Ok((name, options))
     }
 
     fn variance(&self) -> Result<Variance> {

@@ -6,7 +6,7 @@ use ndarray::Array4;
 use serde::Deserialize;
 use unnoise_core::{
     Batch, Denoiser, DiscreteSchedule, Level, Linearized, Noise, Purpose, Result, SAMPLERS, Schedule, SchedulerConfig, Shape,
-    Spacing, sample, start_noise, unobserved,
+    Spacing, ThirdOrder, sample, sampler_by_name, start_noise, unobserved,
 };
 
 use super::print_table;
@@ -100,10 +100,13 @@ impl Denoiser for Network {
     }
 }
 
-fn check(case: &Case) -> std::result::Result<f64, String> {
+fn check(case: &Case, third: ThirdOrder) -> std::result::Result<f64, String> {
     let spacing = case.grid.as_deref().map(Spacing::by_name).transpose().map_err(|e| e.to_string())?;
     let grid = case.config.grid(&case.sampler, spacing, case.steps).map_err(|e| e.to_string())?;
-    let mut sampler = case.config.sampler(&case.sampler, (case.eta != 0.0).then_some(case.eta), true).map_err(|e| e.to_string())?;
+    let (name, mut options) = case.config.sampler_options(&case.sampler, true).map_err(|e| e.to_string())?;
+    options.eta = (case.eta != 0.0).then_some(case.eta);
+    options.dpm_form.third = third;
+    let mut sampler = sampler_by_name(name, &options).map_err(|e| e.to_string())?;
     let network = Network {
         schedule: case.config.schedule().map_err(|e| e.to_string())?,
         prediction: case.config.prediction_type.clone().unwrap_or("epsilon".into()),
@@ -148,7 +151,11 @@ fn agrees_with_diffusers() {
     assert!(cases.len() > 300);
     let (mut failures, mut agreement) = (Vec::new(), BTreeMap::new());
     for case in cases.iter().filter(|case| SAMPLERS.iter().any(|info| info.name == case.sampler)) {
-        let outcome = check(case);
+        let outcome = check(case, ThirdOrder::Published);
+        if case.sampler.ends_with("-3m") && case.steps > 3 {
+            // What diffusers has instead is half of a term: the order of convergence says which is right.
+            assert!(matches!(check(case, ThirdOrder::Quadratic), Ok(off) if off > 1e-3), "the deviation is gone");
+        }
         if is_documented_deviation(case) {
             assert!(matches!(outcome, Ok(off) if off > 1e-2), "the deviation is gone: {outcome:?}");
             continue;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ndarray::{Array4, array};
 use unnoise_core::{
     Adams, Batch, Bh, Churn, Coordinate, CosineSchedule, Ddim, Ddpm, Denoiser, DiscreteSchedule, DpmMultistep, Edm, EdmSchedule,
-    Euler, Expansion, Gaussian, GaussianMixture, Grid, Heun, Ipndm, LaplaceSchedule, Level, LowerOrder, Noise, Oracle, Pndm,
+    Euler, Expansion, Form, Gaussian, GaussianMixture, Grid, Heun, Ipndm, LaplaceSchedule, Level, LowerOrder, Noise, Oracle, Pndm,
     PolynomialSchedule, Purpose, RectifiedFlowSchedule, Sampler, Schedule, SecondOrder, Shape, Shift, ShiftedSchedule,
     SigmoidSchedule, StartUp, SubVpSchedule, TrigonometricSchedule, UniPc, Variance, VeSchedule, VpSchedule, sample, unobserved,
 };
@@ -128,7 +128,7 @@ fn modes() -> Vec<Mode> {
         Mode::deterministic(
             "dpmpp-2m, heun",
             2.0,
-            DpmMultistep::new(Expansion::X0, 2).with(SecondOrder::Heun, LowerOrder::default()),
+            DpmMultistep::new(Expansion::X0, 2).with(Form { second: SecondOrder::Heun, ..Form::default() }, LowerOrder::default()),
         ),
         Mode::deterministic("dpmpp-3m", 2.0, DpmMultistep::new(Expansion::X0, 3)),
         Mode::deterministic("unipc, order 1", 2.0, UniPc::new(Bh::ExpM1, 1)),
