@@ -33,6 +33,9 @@ struct Cli {
 enum Command {
     Reconstruct(commands::reconstruct::Args),
     Sample(commands::sample::Args),
+    Samplers(commands::samplers::Args),
+    Explain(commands::samplers::ExplainArgs),
+    Compare(commands::compare::Args),
     Train(commands::train::Args),
     Simulate(commands::simulate::Args),
     Forward(commands::forward::Args),
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Reconstruct(args) => commands::reconstruct::run(args),
         Command::Sample(args) => commands::sample::run(args),
+        Command::Samplers(args) => commands::samplers::run(args),
+        Command::Explain(args) => commands::samplers::explain(args),
+        Command::Compare(args) => commands::compare::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Simulate(args) => commands::simulate::run(args),
         Command::Forward(args) => commands::forward::run(args),

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod compare;
 mod error;
 mod measured;
 mod prior;
@@ -17,6 +18,7 @@ mod training;
 mod watch;
 
 pub use bench::*;
+pub use compare::*;
 pub use error::*;
 pub use measured::*;
 pub use prior::*;

@@ -5,11 +5,13 @@ use unnoise::MeasuredImage;
 use unnoise::nn::{ClassEmbedding, UnetConfig};
 
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod forward;
 pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod reconstruct;
 pub(crate) mod sample;
+pub(crate) mod samplers;
 pub(crate) mod simulate;
 pub(crate) mod train;
 
