@@ -8,6 +8,7 @@
 //! ```
 
 mod adams;
+mod bounded;
 mod ddim;
 mod ddpm;
 mod diffusers;

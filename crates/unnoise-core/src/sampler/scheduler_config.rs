@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::bounded::Bounded;
 use super::scheduler_class::{Class, Walk};
 use super::{Form, Sampler, SamplerOptions, SecondOrder, Variance, sampler_by_name};
 use crate::{DiscreteSchedule, Error, Result};
@@ -34,7 +35,7 @@ use crate::{DiscreteSchedule, Error, Result};
 /// `euler-a`; Lu lambdas of all but `DPMSolverMultistepScheduler`; spacings other than linspace of `DPMSolverSinglestepScheduler`.
 ///
 /// Refused with [`Error::Unsupported`]: those sigmas for `ddpm`, `ddim` and `pndm` on a zero-SNR table; learned variances; dynamic
-/// thresholding; beta and flow sigmas; continuous timesteps; `interpolation_type: log_linear`; and beta schedules other than those of
+/// thresholding of `ddim`; beta and flow sigmas; continuous timesteps; `interpolation_type: log_linear`; and beta schedules other than those of
 /// [`BETA_SCHEDULES`].
 ///
 /// # Reference
@@ -89,6 +90,10 @@ pub struct SchedulerConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub dynamic_thresholding_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_max_value: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_order: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lower_order_final: Option<bool>,
@@ -141,22 +146,39 @@ impl SchedulerConfig {
     /// none is given; `clip` false turns clipping off.
     ///
     /// # Errors
-    /// As [`sampler_options`](Self::sampler_options) and [`sampler_by_name`].
+    /// As [`sampler_options`](Self::sampler_options), [`bounded`](Self::bounded) and [`sampler_by_name`].
     pub fn sampler(&self, name: &str, eta: Option<f64>, clip: bool) -> Result<Box<dyn Sampler>> {
         let (name, options) = self.sampler_options(name, clip)?;
-        sampler_by_name(name, &SamplerOptions { eta, ..options })
+        self.bounded(sampler_by_name(name, &SamplerOptions { eta, ..options })?, clip)
+    }
+
+    /// `sampler`, with dynamic thresholding if this configuration asks for it and diffusers' class of the sampler reads that; `clip` false
+    /// turns it off.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for `ddim`, whose class bounds the clean image but not the noise that goes with it; [`Error::Unknown`].
+    pub fn bounded(&self, sampler: Box<dyn Sampler>, clip: bool) -> Result<Box<dyn Sampler>> {
+        let class = Class::by_sampler(sampler.name())?;
+        if !(clip && self.thresholding == Some(true) && class.knows_thresholding()) {
+            return Ok(sampler);
+        }
+        if class == Class::Ddim {
+            let why = "its class bounds the clean image alone";
+            return Err(unsupported("ddim with dynamic thresholding".into(), why, &["ddpm", "dpmpp-2m", "unipc", "no clipping"]));
+        }
+        let (quantile, largest) = (self.dynamic_thresholding_ratio.unwrap_or(0.995), self.sample_max_value.unwrap_or(1.0));
+        Ok(Box::new(Bounded { sampler, quantile, largest }))
     }
 
     /// The options that diffusers' class takes from this configuration, and the name of the sampler that they make of `name`: `pndm` with
     /// `skip_prk_steps` is `plms`, and `unipc` of the `solver_type` bh1 is `unipc-bh1`.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a name that does not exist; [`Error::Unsupported`] for learned variances and dynamic thresholding.
+    /// [`Error::Unknown`] for a name that does not exist; [`Error::Unsupported`] for learned variances.
     pub fn sampler_options<'a>(&self, name: &'a str, clip: bool) -> Result<(&'a str, SamplerOptions)> {
         let class = Class::by_sampler(name)?;
-        if self.thresholding == Some(true) && class.knows_thresholding() {
-            return Err(unsupported(format!("{name} with dynamic thresholding"), "it is not served", &["euler", "heun"]));
-        }
+        // A threshold takes the clip's place.
+        let clip = clip && !(self.thresholding == Some(true) && class.knows_thresholding());
         let clips = class.clips().is_some_and(|by_default| self.clip_sample.unwrap_or(by_default));
         let solver_type = self.solver_type.as_deref();
         let second = if solver_type == Some("heun") { SecondOrder::Heun } else { SecondOrder::Midpoint };

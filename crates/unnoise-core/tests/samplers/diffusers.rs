@@ -106,7 +106,8 @@ fn check(case: &Case, third: ThirdOrder) -> std::result::Result<f64, String> {
     let (name, mut options) = case.config.sampler_options(&case.sampler, true).map_err(|e| e.to_string())?;
     options.eta = (case.eta != 0.0).then_some(case.eta);
     options.dpm_form.third = third;
-    let mut sampler = sampler_by_name(name, &options).map_err(|e| e.to_string())?;
+    let mut sampler =
+        sampler_by_name(name, &options).and_then(|sampler| case.config.bounded(sampler, true)).map_err(|e| e.to_string())?;
     let network = Network {
         schedule: case.config.schedule().map_err(|e| e.to_string())?,
         prediction: case.config.prediction_type.clone().unwrap_or("epsilon".into()),
