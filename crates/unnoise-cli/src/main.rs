@@ -41,6 +41,7 @@ enum Command {
     Forward(commands::forward::Args),
     Predict(commands::predict::Args),
     Inspect(commands::inspect::Args),
+    Likelihood(commands::likelihood::Args),
     Bench(commands::bench::Args),
 }
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Forward(args) => commands::forward::run(args),
         Command::Predict(args) => commands::predict::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Likelihood(args) => commands::likelihood::run(args),
         Command::Bench(args) => commands::bench::run(args),
     };
     match result {

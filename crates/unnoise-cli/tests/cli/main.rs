@@ -4,6 +4,7 @@ mod errors;
 mod images;
 mod inspect;
 mod interrupt;
+mod likelihood;
 mod options;
 mod predict;
 mod reconstruct;

@@ -124,7 +124,7 @@ pub fn log_density(
     observer: &mut dyn FnMut(usize, f64) -> ControlFlow<()>,
 ) -> Result<Vec<LogDensity>> {
     let n = x.dim().0;
-    let ends = config.check(prior.schedule())?;
+    let ends = config.levels(prior.schedule())?.map(f64::ln);
     if streams.len() != n {
         return Err(Error::Shape { what: "streams", expected: vec![n], got: vec![streams.len()], at: AT });
     }
@@ -146,8 +146,11 @@ const AT: &str = "log_density";
 const HIGHEST: f64 = 1000.0;
 
 impl LikelihoodConfig {
-    /// The logarithms of the two levels.
-    fn check(&self, schedule: &dyn Schedule) -> Result<[f64; 2]> {
+    /// The lowest and the highest noise level, `sigma / alpha`, on a schedule.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for levels that the schedule does not reach, and for settings outside their domain.
+    pub fn levels(&self, schedule: &dyn Schedule) -> Result<[f64; 2]> {
         let refuse = |what, expected: String, got: String| Err(Error::Argument { what, expected, got, at: AT });
         let level = |t| Level::at(schedule, t).sigma_edm();
         let lowest = lowest_time(schedule);
@@ -172,7 +175,7 @@ impl LikelihoodConfig {
         if !(2..1 << 24).contains(&probes) {
             return refuse("probes", "at least 2, which give a spread, and below 2^24".into(), probes.to_string());
         }
-        Ok([low.ln(), high.ln()])
+        Ok([low, high])
     }
 }
 
