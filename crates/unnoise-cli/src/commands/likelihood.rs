@@ -7,7 +7,9 @@ use anyhow::{Result, ensure};
 use ndarray::{Axis, Slice};
 use serde_json::json;
 use unnoise::Prior;
-use unnoise::core::{Counted, Denoiser, Dequantisation, Divergence, LikelihoodConfig, LogDensity, Streams, log_density};
+use unnoise::core::{
+    Counted, Denoiser, Dequantisation, Divergence, LikelihoodConfig, LogDensity, Streams, check_shape, log_density,
+};
 use unnoise::io::{Channels, Fit, ReadOptions, read_images};
 
 use crate::args::Common;
@@ -103,6 +105,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(directory) => Prior::load_for(directory, [h, w], &device)?,
         None => Prior::digits(&device)?,
     };
+    check_shape(&x, prior.shape(), "the images", "likelihood")?;
     super::check_class(prior.network().unet().config(), args.class)?;
     let prior = prior.with_label(args.class);
     let [sigma_min, sigma_max] = config.levels(prior.schedule())?;
@@ -143,19 +146,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let summary = json!({
         "images": done.len(), "images_requested": n, "dimensions": done[0].d, "nats": column(|d| d.nats),
         "nats_per_dim": column(LogDensity::nats_per_dim), "bits_per_dim": bits, "standard_error": column(|d| d.standard_error),
-        "end_error": column(|d| d.end_error), "mean_bits_per_dim": mean, "mean_bits_per_dim_error": (bits.len() > 1).then_some(error),
+        "end_bound_nats_per_dim": config.end_bound(prior.schedule())?, "mean_bits_per_dim": mean, "mean_bits_per_dim_error": (bits.len() > 1).then_some(error),
         "divergence": args.divergence, "probes": probes, "sigma_min": sigma_min, "sigma_max": sigma_max,
         "tolerance": config.tolerance, "dequantised": !args.as_is, "bin": dequantisation.width(), "class": args.class, "seed": seed,
         "solver_steps": done.iter().map(|d| d.steps).collect::<Vec<_>>(), "evaluations": evaluations.forward,
         "vjps": evaluations.vjp, "weights_sha256": prior.weights_sha256(), "seconds": started.elapsed().as_secs_f64(),
     });
-    let per_dim = |of: fn(&LogDensity) -> f64| moments(&column(of))[0] / done[0].d as f64 / std::f64::consts::LN_2;
     let spread = if bits.len() > 1 { format!(" +- {error:.4}") } else { String::new() };
     let text = format!(
-        "{mean:.4}{spread} bits a dimension, mean of {}; of an image's {:.4} are the probes' standard error, {:+.4} the end's",
+        "{mean:.4}{spread} bits a dimension, mean of {}; the probes' standard error of one is {:.4} on average",
         count(bits.len(), "image"),
-        per_dim(|d| d.standard_error),
-        per_dim(|d| -d.end_error),
+        moments(&column(|d| d.standard_error))[0] / done[0].d as f64 / std::f64::consts::LN_2,
     );
     report(args.common.json, &summary, &text)?;
     ensure!(done.len() == n, "stopped: {} of {} were finished", done.len(), count(n, "image"));

@@ -57,7 +57,9 @@ impl Default for LikelihoodConfig {
 pub struct LogDensity {
     /// `log p(x)` in nats, with the noise's own density `N(0, sigma_max^2 I)` at the end.
     pub nats: f64,
-    /// What the prior's own density at the end would add to `nats`: an estimate, of which the error falls as `sigma_max^-3`.
+    /// What the prior's own density at the end would add to `nats`: an estimate, of which the error falls as `sigma_max^-3` for an exact
+    /// denoiser. It is as good as the mean and the Jacobian there, which a network that predicts noise knows badly: there
+    /// [`LikelihoodConfig::end_bound`] is what can be said.
     pub end_error: f64,
     /// The standard error of Hutchinson's estimate, from the spread of its probes; 0 for an exact divergence.
     pub standard_error: f64,
@@ -146,6 +148,15 @@ const AT: &str = "log_density";
 const HIGHEST: f64 = 1000.0;
 
 impl LikelihoodConfig {
+    /// A bound in nats a dimension, for images in `[-1, 1]`, of what the noise's own density at the end costs on average over the prior:
+    /// `KL(p_max || N(0, s^2 I)) <= E KL(N(x0, s^2 I) || N(0, s^2 I)) = E |x0|^2 / (2 s^2) <= d / (2 s^2)`.
+    ///
+    /// # Errors
+    /// As [`levels`](Self::levels).
+    pub fn end_bound(&self, schedule: &dyn Schedule) -> Result<f64> {
+        Ok(0.5 / self.levels(schedule)?[1].powi(2))
+    }
+
     /// The lowest and the highest noise level, `sigma / alpha`, on a schedule.
     ///
     /// # Errors
