@@ -12,6 +12,7 @@
 
 mod baseline;
 mod batch;
+mod brownian;
 mod denoiser;
 mod error;
 mod guidance;

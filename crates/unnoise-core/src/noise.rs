@@ -23,6 +23,8 @@ pub enum Purpose {
     Training = 6,
     /// Anything random that is not part of a run: masks, kernels, tie-breaking.
     Auxiliary = 7,
+    /// Brownian paths: their "step" is a place in the tree.
+    Brownian = 8,
 }
 
 /// A source of standard normal noise for a whole batch.

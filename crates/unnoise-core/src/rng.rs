@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use ndarray::{Array4, Axis};
 
+use crate::brownian::{Paths, time};
 use crate::{Batch, Error, Noise, Purpose, Result, Shape};
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -14,16 +15,31 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 /// # Reference
 /// Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011; constants and known answers of its
 /// Random123 library.
-pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    philox_lanes(counter.map(|word| [word]), key).map(|[word]| word)
+}
+
+/// [`philox4x32`] of several counters side by side, `[word][lane]`, for the compiler to make them so.
+pub(crate) fn philox_lanes<const L: usize>(mut counters: [[u32; L]; 4], mut key: [u32; 2]) -> [[u32; L]; 4] {
     for round in 0..10 {
         if round > 0 {
             key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
         }
-        let wide = [u64::from(MULTIPLIERS[0]) * u64::from(counter[0]), u64::from(MULTIPLIERS[1]) * u64::from(counter[2])];
-        let (high, low) = (wide.map(|w| (w >> 32) as u32), wide.map(|w| w as u32));
-        counter = [high[1] ^ counter[1] ^ key[0], low[1], high[0] ^ counter[3] ^ key[1], low[0]];
+        let mut next = [[0; L]; 4];
+        for lane in 0..L {
+            let wide = [
+                u64::from(MULTIPLIERS[0]) * u64::from(counters[0][lane]),
+                u64::from(MULTIPLIERS[1]) * u64::from(counters[2][lane]),
+            ];
+            let (high, low) = (wide.map(|w| (w >> 32) as u32), wide.map(|w| w as u32));
+            next[0][lane] = high[1] ^ counters[1][lane] ^ key[0];
+            next[1][lane] = low[1];
+            next[2][lane] = high[0] ^ counters[3][lane] ^ key[1];
+            next[3][lane] = low[0];
+        }
+        counters = next;
     }
-    counter
+    counters
 }
 
 /// The random streams of a batch, one per sample.
@@ -42,12 +58,13 @@ pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 pub struct Streams {
     seed: u64,
     samples: Range<u32>,
+    paths: Paths,
 }
 
 impl Streams {
     /// The streams of the samples `samples` of a run with this seed.
     pub fn new(seed: u64, samples: Range<u32>) -> Self {
-        Self { seed, samples }
+        Self { seed, samples, paths: Paths::default() }
     }
 
     /// The number of streams.
@@ -71,7 +88,7 @@ impl Streams {
     /// If there is no stream of this index.
     pub fn stream(&self, index: usize) -> Self {
         let sample = self.samples.clone().nth(index).expect("a stream's index is below len()");
-        Self { seed: self.seed, samples: sample..sample + 1 }
+        Self::new(self.seed, sample..sample + 1)
     }
 
     /// `k` streams for each of these, for the particles of a sample: stream `p` of sample `s` is the sample `s k + p`.
@@ -87,7 +104,7 @@ impl Streams {
                 at: "Streams::fan_out",
             })
         };
-        Ok(Self { seed: self.seed, samples: times(self.samples.start)?..times(self.samples.end)? })
+        Ok(Self::new(self.seed, times(self.samples.start)?..times(self.samples.end)?))
     }
 
     /// `count` numbers uniform in the open interval (0, 1) for each stream: `[stream][count]`.
@@ -113,6 +130,21 @@ impl Noise for Streams {
             values.iter_mut().for_each(|u| *u = normal_quantile(*u));
         }
         batch
+    }
+
+    /// One path for each pixel, whatever the steps: increments over `[a, b]` and `[b, c]` add up to the one over `[a, c]`. Between levels closer
+    /// than its resolution (2^-14 in `s^(1/7) / (1 + s^(1/7))`, a fraction of a step in a thousand) there are independent normals.
+    ///
+    /// # Panics
+    /// If `n` is not the number of streams.
+    fn brownian(&mut self, step: usize, purpose: Purpose, between: [f64; 2], n: usize, shape: Shape) -> Batch {
+        assert_eq!(n, self.len(), "one stream per sample");
+        let times = between.map(time);
+        if Paths::crosses(times) {
+            self.paths.increment(self.seed, &self.samples, times, shape)
+        } else {
+            self.normal(step, purpose, n, shape)
+        }
     }
 }
 
