@@ -94,7 +94,7 @@ pub fn compare(
         for (column, &budget) in config.evaluations.iter().enumerate() {
             let options = SamplerOptions { tolerance: 0.1f64.powi(column as i32 + 1), ..SamplerOptions::default() };
             let mut sampler = sampler_by_name(name, &options)?;
-            let Some(grid) = grid_within(&*sampler, budget, &grid)? else { continue };
+            let Some(grid) = grid_within_budget(&*sampler, budget, &grid)? else { continue };
             let (images, evaluations) = run(1 + runs.len(), &mut *sampler, &grid)?;
             let distance = (!info.stochastic).then(|| rms(&images, &reference));
             runs.push(Compared { sampler: info.name, budget, steps: grid.steps.len(), evaluations, distance, images });
@@ -103,8 +103,12 @@ pub fn compare(
     Ok(Comparison { reference, runs })
 }
 
-/// The grid of the most steps whose evaluations stay within the budget; of two steps for an adaptive sampler.
-fn grid_within(sampler: &dyn Sampler, budget: usize, make: &impl Fn(usize) -> Result<Grid>) -> Result<Option<Grid>> {
+/// The grid of the most steps whose evaluations of an image stay within the budget, if there is one; of two steps for an adaptive sampler,
+/// whose evaluations are not known beforehand.
+///
+/// # Errors
+/// Those of `make`, and of a sampler that refuses the grid.
+pub fn grid_within_budget(sampler: &dyn Sampler, budget: usize, make: &impl Fn(usize) -> Result<Grid>) -> Result<Option<Grid>> {
     for steps in (1..=budget).rev() {
         let grid = make(steps)?;
         match sampler.evaluations(&grid) {

@@ -77,7 +77,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     super::check_class(prior.network().unet().config(), args.class)?;
     let prior = prior.with_label(args.class);
     let samplers = match args.samplers.as_slice() {
-        [all] if all == "all" => SAMPLERS.iter().map(|info| info.name.to_owned()).collect(),
+        [all] if all == "all" => SAMPLERS.iter().filter(|info| info.draws()).map(|info| info.name.to_owned()).collect(),
         _ => args.samplers.clone(),
     };
     let config = CompareConfig {

@@ -48,6 +48,11 @@ pub struct SamplerInfo {
 }
 
 impl SamplerInfo {
+    /// Whether it draws images: `ddim-inverse` leads from an image to noise.
+    pub fn draws(&self) -> bool {
+        self.name != "ddim-inverse"
+    }
+
     /// Its description: the update and where it was published. It is the documentation of its type, so that the two cannot differ.
     pub fn explanation(&self) -> String {
         let mut block: Vec<&str> = Vec::new();
