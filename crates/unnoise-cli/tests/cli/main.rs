@@ -9,6 +9,7 @@ mod options;
 mod predict;
 mod reconstruct;
 mod sample;
+mod samplers;
 mod train;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,46 @@
+//! `samplers`, `explain` and `compare`.
+
+use unnoise::core::SAMPLERS;
+
+use crate::Scratch;
+
+#[test]
+fn every_sampler_is_listed_and_explained() {
+    let here = Scratch::new();
+    let table = here.succeed("samplers");
+    let rows = here.json("samplers");
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), SAMPLERS.len());
+    for (row, info) in rows.iter().zip(SAMPLERS) {
+        assert_eq!(row["name"], info.name);
+        assert!(table.lines().any(|line| line.split_whitespace().next() == Some(info.name)), "{}", info.name);
+        let reference = row["reference"].as_str().unwrap();
+        assert!(reference.chars().any(|c| c.is_ascii_digit()) && reference.len() < 120, "{}: {reference}", info.name);
+        let text = here.succeed(&format!("explain {}", info.name));
+        assert!(text.contains("# Reference") && text.contains(&format!("order {}", info.order)), "{text}");
+    }
+    assert!(here.refused("explain dimm").contains("unknown sampler 'dimm'; known: ddpm, ddim"));
+}
+
+/// Of a few steps the deterministic samplers' distance falls with their number; a stochastic one has none.
+#[test]
+fn compare_measures_what_steps_are_worth() {
+    let here = Scratch::new();
+    let line = "compare --samplers euler,dpmpp-2m,ddpm --evaluations 4,12 --n 2 --reference-steps 20 --out c";
+    let summary = here.json(line);
+    let table = std::fs::read_to_string(here.path("c/distances.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows[0], ["sampler", "budget", "steps", "evaluations", "distance"]);
+    assert_eq!(rows.len(), 7);
+    let distance = |row: usize| rows[row][4].parse::<f64>().unwrap();
+    assert!(distance(2) < 0.6 * distance(1) && distance(4) < 0.6 * distance(3) && distance(4) < distance(2), "{table}");
+    assert!(rows[5][0] == "ddpm" && rows[5][4].is_empty(), "{table}");
+    assert_eq!(summary["runs"].as_array().unwrap().len(), 6);
+    assert!(std::fs::read(here.path("c/sheet.png")).unwrap().starts_with(b"\x89PNG"));
+
+    assert!(here.refused(line).contains("c"), "an earlier result is kept");
+    assert!(here.refused("compare --samplers plmss --out d").contains("unknown sampler 'plmss'"));
+    assert!(here.refused("compare --evaluations 0 --out d").contains("the evaluations must be from 1 to 10000, got 0"));
+    assert!(here.refused("compare --grid cubic --out d").contains("unknown grid 'cubic'"));
+    assert!(!here.path("d").exists());
+}
