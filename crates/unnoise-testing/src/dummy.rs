@@ -1,10 +1,13 @@
 //! The model and the inputs of diffusers' scheduler tests.
 
+use std::f32::consts::FRAC_PI_2;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::Array4;
-use unnoise_core::{Batch, Denoiser, DiscreteSchedule, Level, Linearized, Prediction, Result, Schedule, convert, x0_from_eps};
+use unnoise_core::{
+    Batch, Denoiser, DiscreteSchedule, Grid, Level, Linearized, Prediction, Result, Schedule, convert, x0_from_eps,
+};
 
 /// The sides of the tests' batch.
 pub const SIDES: [usize; 4] = [4, 3, 8, 8];
@@ -222,6 +225,47 @@ impl Denoiser for Noiseless<'_> {
 
     fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
         Ok(x / level.alpha)
+    }
+
+    fn linearize<'a>(&'a self, _: &Batch, _: Level) -> Result<Linearized<'a>> {
+        unreachable!("no sampler differentiates")
+    }
+}
+
+/// What `IPNDMScheduler` divides by where there is no signal.
+const NO_SIGNAL: f64 = 1e-8;
+
+/// The dummy model in `IPNDMScheduler`'s terms: its output is `v`, at levels `sigma = sin^2(pi/2 s)` of a circle, and its time the angle.
+///
+/// ```text
+/// eps = sigma x + alpha v      v = x t / (t + 1)      x0 = (x - sigma eps) / max(alpha, 1e-8)
+/// ```
+#[derive(Debug)]
+pub struct IpndmDummy(pub Arc<dyn Schedule>);
+
+impl IpndmDummy {
+    /// Upstream's grid of `n` steps; its first level has the signal that upstream divides by instead of 0.
+    pub fn grid(n: usize) -> Grid {
+        // In single precision, like upstream: 1 - sigma^2 loses digits where sigma is near 1.
+        let level = |i: usize| {
+            let sigma = ((n - i) as f32 / n as f32 * FRAC_PI_2).sin().powi(2);
+            let alpha = (1.0 - sigma * sigma).max(0.0).sqrt();
+            let t = sigma.atan2(alpha) / FRAC_PI_2;
+            Level { t: t.into(), alpha: f64::from(alpha).max(NO_SIGNAL), sigma: sigma.into() }
+        };
+        Grid { start: 1.0, ..Grid::through(&(0..=n).map(level).collect::<Vec<_>>()) }
+    }
+}
+
+impl Denoiser for IpndmDummy {
+    fn schedule(&self) -> &dyn Schedule {
+        &*self.0
+    }
+
+    fn x0_hat(&self, x: &Batch, Level { t, alpha, sigma }: Level) -> Result<Batch> {
+        let signal = if alpha > NO_SIGNAL { alpha } else { 0.0 };
+        let eps = x * (sigma + signal * t / (t + 1.0));
+        Ok((x - sigma * eps) / alpha)
     }
 
     fn linearize<'a>(&'a self, _: &Batch, _: Level) -> Result<Linearized<'a>> {

@@ -65,6 +65,23 @@ pub fn rest(grid: &Grid, first: usize) -> Grid {
     Grid { steps: grid.steps[first..].to_vec(), start: grid.start }
 }
 
+/// The grid of the loop `ipndm`: the whole grid twice, so that the second time begins with the first one's history.
+pub fn twice(grid: &Grid) -> Grid {
+    Grid { steps: grid.steps.repeat(2), start: grid.start }
+}
+
+/// The same levels from the cleanest to the noisiest, as upstream's inverse schedulers walk them; a step of no length comes last.
+pub fn inverted(grid: &Grid) -> Grid {
+    let from = grid.steps.iter().map(|step| step.from);
+    let mut levels: Vec<Level> = from.chain(grid.steps.last().map(|step| step.to)).collect();
+    levels.reverse();
+    if levels[0].sigma == levels[1].sigma {
+        levels.remove(0);
+        levels.extend(levels.last().copied());
+    }
+    Grid { start: 1.0, ..Grid::through(&levels) }
+}
+
 /// The batch from which the loops on the rest of a grid start: `gain` times the batch as the image, noised to where the rest begins.
 pub fn noised(grid: &Grid, first: usize, gain: f64, sides: [usize; 4]) -> Batch {
     let Level { alpha, sigma, .. } = grid.steps[first].from;

@@ -3,13 +3,15 @@
 //! `tools/fixtures/diffusers_conformance.py` names their source. The loops are upstream's, misuses included, and live in
 //! `unnoise-testing`; `docs/deviations.md` says where upstream is wrong.
 
+mod values;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use unnoise_core::{Batch, EdmSchedule, Grid, Interval, Level, Prediction, Result, SchedulerConfig, sampler_by_name};
+use unnoise_core::{Batch, EdmSchedule, Grid, Interval, Level, Prediction, Result, SchedulerConfig, VpSchedule, sampler_by_name};
 use unnoise_testing::{
-    Convention, Dummy, EdmDummy, Pin, Pins, RoundedBeta, Thresholded, TorchGenerator, batch_step, noised, plain, rest, scaled,
-    scaled_from, start,
+    Convention, Dummy, EdmDummy, IpndmDummy, Pin, Pins, RoundedBeta, SIDES, Thresholded, TorchGenerator, batch_step, inverted,
+    noised, plain, rest, scaled, scaled_from, start, twice,
 };
 
 /// What becomes of a scheduler's cases.
@@ -31,9 +33,9 @@ const SCHEDULERS: [(&str, usize, Fate); 27] = [
     ("DDIMParallelScheduler", 6, By("ddim")),
     ("DDIMInverseScheduler", 4, Not("yet: ddim-inverse")),
     ("PNDMScheduler", 4, By("pndm")),
-    ("IPNDMScheduler", 1, Not("yet: ipndm")),
+    ("IPNDMScheduler", 1, By("ipndm")),
     ("DPMSolverMultistepScheduler", 6, By("dpmpp-2m")),
-    ("DPMSolverMultistepInverseScheduler", 4, Not("yet: the inverse grid")),
+    ("DPMSolverMultistepInverseScheduler", 4, By("dpmpp-2m")),
     ("DPMSolverSinglestepScheduler", 6, Not("yet: dpmpp-2s")),
     ("UniPCMultistepScheduler", 10, By("unipc")),
     ("DEISMultistepScheduler", 3, By("deis")),
@@ -100,13 +102,24 @@ fn reproduces_what_upstream_pins() {
     }
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(counts, SCHEDULERS.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect());
-    assert_eq!(reproduced, 59);
+    assert_eq!(reproduced, 64);
 }
 
 /// The loop of `pin`, by our sampler `name`.
 fn run(pin: &Pin, name: &str) -> Result<Batch> {
     if pin.scheduler.starts_with("EDM") {
         return run_edm(pin, name);
+    }
+    if pin.kind == "ipndm" {
+        let grid = twice(&IpndmDummy::grid(pin.num_inference_steps.expect("a number of steps")));
+        let mut sampler = sampler_by_name(name, &Default::default())?;
+        return plain(
+            sampler.as_mut(),
+            &IpndmDummy(Arc::new(VpSchedule::default())),
+            &grid,
+            start(&grid, SIDES),
+            &mut TorchGenerator::new(0),
+        );
     }
     let config = config(pin);
     let (schedule, steps) = (Arc::new(config.schedule()?), config.train_steps());
@@ -123,7 +136,10 @@ fn run(pin: &Pin, name: &str) -> Result<Batch> {
         return batch_step(sampler.as_mut(), &dummy, steps);
     }
 
-    let grid = config.grid(name, None, pin.num_inference_steps.filter(|_| pin.kind != "ddpm_noise").unwrap_or(steps))?;
+    let mut grid = config.grid(name, None, pin.num_inference_steps.filter(|_| pin.kind != "ddpm_noise").unwrap_or(steps))?;
+    if pin.scheduler == "DPMSolverMultistepInverseScheduler" {
+        grid = inverted(&grid);
+    }
     let first = match pin.kind.as_str() {
         "ddpm_noise" | "kscaled_noise" => grid.steps.len() - 2,
         _ => pin.loop_params.t_start.or(pin.loop_params.skip).unwrap_or(0),
@@ -190,6 +206,10 @@ fn config(pin: &Pin) -> SchedulerConfig {
         // It has no keys for these.
         config.beta_schedule = Some("squaredcos_cap_v2".into());
         config.timestep_spacing = Some("linspace".into());
+    }
+    if pin.scheduler == "DPMSolverMultistepInverseScheduler" {
+        // It starts where the other direction ends so.
+        config.final_sigmas_type = Some("sigma_min".into());
     }
     config
 }
