@@ -8,36 +8,57 @@
 //! ```
 
 mod adams;
+mod adaptive;
 mod bounded;
 mod ddim;
+mod ddim_inverse;
 mod ddpm;
 mod diffusers;
+mod dpm_adaptive;
 mod dpm_multistep;
+mod dpm_singlestep;
+mod dpm_solver;
 mod edm;
 mod euler;
+mod flow_euler;
+mod flow_heun;
 mod grid;
 mod heun;
 mod ipndm;
+mod kdpm2;
+mod midpoint;
 mod multistep;
 mod pndm;
 mod registry;
+mod rk4;
+mod rk45;
 mod scheduler_class;
 mod scheduler_config;
 mod unipc;
 
 pub use adams::{Adams, Coordinate};
 pub use ddim::Ddim;
+pub use ddim_inverse::DdimInverse;
 pub use ddpm::{Ddpm, Variance};
 pub use diffusers::Spacing;
+pub use dpm_adaptive::DpmAdaptive;
 pub use dpm_multistep::{DpmMultistep, Expansion, Form, SecondOrder, ThirdOrder};
+pub use dpm_singlestep::DpmSinglestep;
+pub use dpm_solver::DpmSolver;
 pub use edm::{Churn, Edm};
 pub use euler::Euler;
+pub use flow_euler::FlowEuler;
+pub use flow_heun::FlowHeun;
 pub use grid::{Grid, GridKind, Interval, start_noise};
 pub use heun::Heun;
 pub use ipndm::Ipndm;
+pub use kdpm2::Kdpm2;
+pub use midpoint::Midpoint;
 pub use multistep::LowerOrder;
 pub use pndm::{Pndm, StartUp};
 pub use registry::{SAMPLERS, SamplerInfo, SamplerOptions, sampler_by_name, sampler_info};
+pub use rk4::Rk4;
+pub use rk45::Rk45;
 pub use scheduler_config::{BETA_SCHEDULES, SchedulerConfig};
 pub use unipc::{Bh, UniPc};
 
@@ -84,12 +105,12 @@ pub trait Sampler {
         Some(grid.steps.len())
     }
 
-    /// Refuses a grid that the algorithm cannot serve.
+    /// Refuses a grid that the algorithm cannot serve: unless it says otherwise, one that [`Grid::check`] refuses.
     ///
     /// # Errors
-    /// [`Error::Unsupported`], naming the grids that work.
-    fn check(&self, _grid: &Grid) -> Result<()> {
-        Ok(())
+    /// [`Error::Argument`] for a grid that nothing can walk, [`Error::Unsupported`] for one that others can.
+    fn check(&self, grid: &Grid) -> Result<()> {
+        grid.check()
     }
 
     /// Advances `x` over the step `step.index`. Steps are called in order; a sampler that keeps a history forgets it at index 0.
@@ -102,7 +123,7 @@ pub trait Sampler {
 /// Runs `sampler` over `grid` from the state `x`.
 ///
 /// # Errors
-/// [`Error::Argument`] for a grid that [`Grid::check`] refuses, [`Error::Stopped`] when `observer` breaks,
+/// Those of [`Sampler::check`], [`Error::Stopped`] when `observer` breaks,
 /// [`Error::NotFinite`] when a sample leaves the finite numbers, and those of the sampler and the denoiser.
 pub fn sample(
     sampler: &mut dyn Sampler,
@@ -113,7 +134,6 @@ pub fn sample(
     observer: &mut Observer<'_>,
 ) -> Result<Batch> {
     let steps = grid.steps.len();
-    grid.check()?;
     sampler.check(grid)?;
     for index in 0..steps {
         let stepped = sampler.step(&Step { grid, index, denoiser }, &x, noise)?;
@@ -139,6 +159,18 @@ pub(crate) fn check_finite(batch: &Batch, what: &'static str, at: &'static str) 
 /// The noise that `x` holds if `x0` is its clean image; `level.sigma > 0`.
 fn eps_from_x0(x: &Batch, x0: &Batch, level: Level) -> Batch {
     Zip::from(x).and(x0).map_collect(|x, x0| (x - level.alpha * x0) / level.sigma)
+}
+
+/// The two predictions of a state: the clean image and the noise.
+fn predict(denoiser: &dyn Denoiser, x: &Batch, level: Level) -> Result<(Batch, Batch)> {
+    let x0 = denoiser.x0_hat(x, level)?;
+    let eps = eps_from_x0(x, &x0, level);
+    Ok((x0, eps))
+}
+
+/// The state at the interval's end if `x / alpha` goes there from `x` with the slope `eps` in `sigma / alpha`; `from.alpha > 0`.
+fn along(Interval { from, to }: Interval, x: &Batch, eps: &Batch) -> Batch {
+    combine(to.alpha / from.alpha, x, to.sigma - to.alpha * from.sigma_edm(), eps)
 }
 
 /// `a x + b y`.

@@ -1,8 +1,8 @@
 //! Samplers by name.
 
 use super::{
-    Churn, Form, Grid, Interval, LowerOrder, Sampler, Variance, adams, ddim, ddpm, dpm_multistep, edm, euler, heun, ipndm, pndm,
-    unipc,
+    Churn, Form, Grid, Interval, LowerOrder, Sampler, Variance, adams, ddim, ddim_inverse, ddpm, dpm_adaptive, dpm_multistep,
+    dpm_singlestep, dpm_solver, edm, euler, flow_euler, flow_heun, heun, ipndm, kdpm2, midpoint, pndm, rk4, rk45, unipc,
 };
 use crate::{Error, Result};
 
@@ -25,6 +25,19 @@ pub const SAMPLERS: &[SamplerInfo] = &[
     dpm_multistep::DPMPP_3M,
     unipc::UNIPC,
     unipc::UNIPC_BH1,
+    midpoint::INFO,
+    rk4::INFO,
+    kdpm2::INFO,
+    dpm_solver::FIRST,
+    dpm_solver::SECOND,
+    dpm_solver::THIRD,
+    dpm_singlestep::SECOND,
+    dpm_singlestep::THIRD,
+    rk45::INFO,
+    dpm_adaptive::INFO,
+    flow_euler::INFO,
+    flow_heun::INFO,
+    ddim_inverse::INFO,
 ];
 
 /// What is known of a sampler before it runs.
@@ -195,11 +208,12 @@ pub fn sampler_by_name(name: &str, options: &SamplerOptions) -> Result<Box<dyn S
     Ok((info.make)(options))
 }
 
-/// Refuses a grid with a level that has no signal: what a sampler that needs `sigma / alpha` everywhere checks.
+/// Refuses a grid with a level that has no signal, and one that nothing can walk: what a sampler that needs `sigma / alpha` everywhere
+/// checks.
 #[expect(dead_code, reason = "the samplers of the SDE come next")]
 pub(super) fn needs_signal(name: &str, grid: &Grid) -> Result<()> {
     match grid.steps.iter().any(|Interval { from, .. }| from.alpha <= 0.0) {
-        false => Ok(()),
+        false => grid.check(),
         true => Err(Error::Unsupported {
             what: format!("{name} from a level without signal"),
             why: "sigma / alpha is infinite there".into(),

@@ -37,7 +37,8 @@ impl Class {
     pub(super) fn by_sampler(name: &str) -> Result<Self> {
         Ok(match name {
             "ddpm" => Self::Ddpm,
-            "ddim" => Self::Ddim,
+            // The inverse walks DDIM's grid, reversed.
+            "ddim" | "ddim-inverse" => Self::Ddim,
             "pndm" | "plms" => Self::Pndm,
             "euler-a" => Self::EulerAncestral,
             "heun" => Self::Heun,

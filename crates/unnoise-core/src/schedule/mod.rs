@@ -103,6 +103,13 @@ impl Level {
         Self { t, alpha, sigma }
     }
 
+    /// The level of `schedule` with this `sigma / alpha`. Beyond the schedule's ends it keeps their time and `alpha`.
+    pub fn at_sigma_edm(schedule: &dyn Schedule, sigma_edm: f64) -> Self {
+        let t = schedule.t_from_sigma_edm(sigma_edm);
+        let alpha = schedule.scales(t).alpha;
+        Self { t, alpha, sigma: alpha * sigma_edm }
+    }
+
     /// `sigma / alpha`: the noise level of `x / alpha`.
     pub fn sigma_edm(self) -> f64 {
         self.sigma / self.alpha

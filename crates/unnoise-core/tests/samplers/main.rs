@@ -2,8 +2,11 @@
 //!
 //! Under `--nocapture` they print the tables of `docs/samplers.md`.
 
+mod adaptive;
 mod diffusers;
+mod inverse;
 mod moments;
+mod one_step;
 mod order;
 mod table;
 
@@ -11,10 +14,11 @@ use std::sync::Arc;
 
 use ndarray::{Array4, array};
 use unnoise_core::{
-    Adams, Batch, Bh, Churn, Coordinate, CosineSchedule, Ddim, Ddpm, Denoiser, DiscreteSchedule, DpmMultistep, Edm, EdmSchedule,
-    Euler, Expansion, Form, Gaussian, GaussianMixture, Grid, Heun, Ipndm, LaplaceSchedule, Level, LowerOrder, Noise, Oracle, Pndm,
-    PolynomialSchedule, Purpose, RectifiedFlowSchedule, Sampler, Schedule, SecondOrder, Shape, Shift, ShiftedSchedule,
-    SigmoidSchedule, StartUp, SubVpSchedule, TrigonometricSchedule, UniPc, Variance, VeSchedule, VpSchedule, sample, unobserved,
+    Adams, Batch, Bh, Churn, Coordinate, CosineSchedule, Ddim, Ddpm, Denoiser, DiscreteSchedule, DpmAdaptive, DpmMultistep,
+    DpmSinglestep, DpmSolver, Edm, EdmSchedule, Euler, Expansion, FlowEuler, FlowHeun, Form, Gaussian, GaussianMixture, Grid, Heun,
+    Ipndm, Kdpm2, LaplaceSchedule, Level, LowerOrder, Midpoint, Noise, Oracle, Pndm, PolynomialSchedule, Purpose,
+    RectifiedFlowSchedule, Rk4, Rk45, Sampler, Schedule, SecondOrder, Shape, Shift, ShiftedSchedule, SigmoidSchedule, StartUp,
+    SubVpSchedule, TrigonometricSchedule, UniPc, Variance, VeSchedule, VpSchedule, sample, unobserved,
 };
 
 const D: usize = 3;
@@ -85,7 +89,7 @@ struct Mode {
     sampler: Box<dyn Sampler>,
     /// The order of the global error of a deterministic one in the length of the steps of `smooth_grid`.
     order: Option<f64>,
-    /// The order of the error of the moments on a Gaussian prior.
+    /// The order of the error of the moments on a Gaussian prior, and of a deterministic one's global error there.
     weak_order: Option<f64>,
 }
 
@@ -96,6 +100,16 @@ impl Mode {
 
     fn stochastic(name: &'static str, weak_order: f64, sampler: impl Sampler + 'static) -> Self {
         Self { name, sampler: Box::new(sampler), order: None, weak_order: Some(weak_order) }
+    }
+
+    /// Deterministic, with steps whose number follows from a tolerance.
+    fn adaptive(name: &'static str, sampler: impl Sampler + 'static) -> Self {
+        Self { name, sampler: Box::new(sampler), order: None, weak_order: None }
+    }
+
+    /// Whether it draws no noise but the start.
+    fn is_deterministic(&self) -> bool {
+        self.order.is_some() || self.weak_order.is_none()
     }
 
     /// Whether it is an affine map of start and noise on a Gaussian prior: not where the step's size depends on the state.
@@ -136,6 +150,20 @@ fn modes() -> Vec<Mode> {
         Mode::deterministic("unipc, order 3", 3.0, UniPc::new(Bh::ExpM1, 3)),
         Mode::deterministic("unipc-bh1, order 2", 3.0, UniPc::new(Bh::Linear, 2)),
         Mode::deterministic("unipc-bh1, order 3", 3.0, UniPc::new(Bh::Linear, 3)),
+        Mode { weak_order: Some(3.0), ..Mode::deterministic("midpoint", 2.0, Midpoint) },
+        Mode::deterministic("rk4", 4.0, Rk4),
+        Mode::deterministic("kdpm2", 2.0, Kdpm2),
+        Mode::deterministic("dpm-solver-1", 1.0, DpmSolver::First),
+        Mode::deterministic("dpm-solver-2", 2.0, DpmSolver::Second),
+        Mode::deterministic("dpm-solver-3", 3.0, DpmSolver::Third),
+        Mode::deterministic("dpmpp-2s", 2.0, DpmSinglestep::new(2, false)),
+        Mode::deterministic("dpmpp-2s, last of order 1", 2.0, DpmSinglestep::new(2, true)),
+        Mode::deterministic("dpmpp-3s", 3.0, DpmSinglestep::new(3, false)),
+        Mode::deterministic("flow-euler", 1.0, FlowEuler),
+        Mode::deterministic("flow-heun", 2.0, FlowHeun),
+        Mode::adaptive("rk45", Rk45::new(1e-4)),
+        Mode::adaptive("dpm-adaptive, order 2", DpmAdaptive::new(2, 1e-2)),
+        Mode::adaptive("dpm-adaptive, order 3", DpmAdaptive::new(3, 1e-3)),
     ]
 }
 

@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ndarray::{Axis, Slice};
 use unnoise_core::{
-    Ddim, Ddpm, Edm, Error, Euler, Grid, GridKind, Heun, Interval, Level, Oracle, SAMPLERS, Sampler, SamplerInfo, SamplerOptions,
-    Schedule, SchedulerConfig, Spacing, Streams, Variance, sampler_by_name, start_noise,
+    Batch, Ddim, Ddpm, Denoiser, DpmSinglestep, DpmSolver, Edm, Error, Euler, FlowEuler, Grid, GridKind, Heun, Interval, Kdpm2,
+    Level, Oracle, RectifiedFlowSchedule, SAMPLERS, Sampler, SamplerInfo, SamplerOptions, Schedule, SchedulerConfig, Spacing,
+    Streams, Variance, VeSchedule, sampler_by_name, start_noise,
 };
 
 use super::{CALM, Mode, SHAPE, gaussian, mixture, modes, print_table, run, schedules, vp};
@@ -14,7 +15,7 @@ use super::{CALM, Mode, SHAPE, gaussian, mixture, modes, print_table, run, sched
 #[test]
 fn equivalent_samplers_agree() {
     type Pair = (&'static str, Box<dyn Sampler>, Box<dyn Sampler>);
-    let pairs: [Pair; 3] = [
+    let pairs: [Pair; 6] = [
         ("ddim with eta 0 is euler", Box::new(Ddim { eta: 0.0, clip: None }), Box::new(Euler)),
         (
             "ddim with eta 1 is ddpm with the small variance",
@@ -22,6 +23,9 @@ fn equivalent_samplers_agree() {
             Box::new(Ddpm { variance: Variance::FixedSmall, clip: None }),
         ),
         ("edm without churn is heun", Box::new(Edm { churn: CALM }), Box::new(Heun::default())),
+        ("dpm-solver-1 is ddim with eta 0", Box::new(DpmSolver::First), Box::new(Ddim::default())),
+        ("dpm-solver++ of order 1 is ddim with eta 0", Box::new(DpmSinglestep::new(1, false)), Box::new(Ddim::default())),
+        ("dpm-solver-2 is kdpm2", Box::new(DpmSolver::Second), Box::new(Kdpm2)),
     ];
     for (name, mut one, mut other) in pairs {
         for (schedule_name, schedule) in schedules() {
@@ -31,10 +35,72 @@ fn equivalent_samplers_agree() {
             let x = start_noise(&grid, &mut streams, 8, SHAPE);
             let a = run(one.as_mut(), &denoiser, &grid, x.clone(), &mut streams);
             let b = run(other.as_mut(), &denoiser, &grid, x, &mut streams);
-            let off = (a - b).iter().fold(0.0, |most: f64, v| most.max(v.abs()));
+            let off = largest(&(a - b));
             assert!(off < 1e-9, "{name} on {schedule_name}: {off:.1e}");
         }
     }
+}
+
+/// DDIM with eta 0 is exponential Euler in `lambda = log(alpha / sigma)`, and Euler on `x / alpha` over `sigma / alpha`.
+#[test]
+fn ddim_is_euler_in_two_coordinates() {
+    for (schedule_name, schedule) in schedules() {
+        let denoiser = Oracle::new(mixture(), schedule.clone());
+        // Without the ends, where either coordinate is infinite.
+        let levels: Vec<Level> = (1..20).rev().map(|i| Level::at(&*schedule, f64::from(i) / 20.0)).collect();
+        let grid = Grid::through(&levels);
+        let start = start_noise(&grid, &mut Streams::new(3, 0..8), 8, SHAPE);
+        let ddim = run(&mut Ddim::default(), &denoiser, &grid, start.clone(), &mut Streams::new(3, 0..8));
+
+        let (mut exponential, mut u) = (start.clone(), start / levels[0].alpha);
+        for step in &grid.steps {
+            let (from, to) = (step.from, step.to);
+            let h = (to.alpha / to.sigma).ln() - (from.alpha / from.sigma).ln();
+            let x0 = denoiser.x0_hat(&exponential, from).unwrap();
+            exponential = exponential * (to.sigma / from.sigma) - x0 * (to.alpha * (-h).exp_m1());
+            let x0 = denoiser.x0_hat(&(&u * from.alpha), from).unwrap();
+            u = &u + (&u - &x0) / from.sigma_edm() * (to.sigma_edm() - from.sigma_edm());
+        }
+        assert!(largest(&(exponential - &ddim)) < 1e-12, "{schedule_name}");
+        assert!(largest(&(u * levels[18].alpha - &ddim)) < 1e-12, "{schedule_name}");
+    }
+}
+
+/// On the straight path Euler in the schedule's time is DDIM with eta 0, from the start without signal to the clean image.
+#[test]
+fn flow_euler_is_ddim_on_the_straight_path() {
+    let denoiser = Oracle::new(mixture(), Arc::new(RectifiedFlowSchedule));
+    let grid = Grid::uniform(denoiser.schedule(), 20).unwrap();
+    let x = start_noise(&grid, &mut Streams::new(3, 0..8), 8, SHAPE);
+    let end = |sampler: &mut dyn Sampler| run(sampler, &denoiser, &grid, x.clone(), &mut Streams::new(3, 0..8));
+    assert!(largest(&(end(&mut FlowEuler) - end(&mut Ddim::default()))) < 1e-12);
+}
+
+/// What is deterministic gives the same `x / alpha` at the same `sigma / alpha`, whether it keeps the variance or lets it explode: all but
+/// the flow's samplers and deis-t, whose coordinate is the schedule's time, and pndm, whose first steps halve it.
+#[test]
+fn deterministic_samplers_agree_on_vp_and_ve() {
+    let ve: Arc<dyn Schedule> = Arc::new(VeSchedule::new(0.01, 50.0).unwrap());
+    let grid = |schedule: &dyn Schedule| {
+        let sigma_edm = |i: i32| 40.0 * (0.02f64 / 40.0).powf(f64::from(i) / 20.0);
+        Grid::through(&(0..=20).map(|i| Level::at_sigma_edm(schedule, sigma_edm(i))).collect::<Vec<_>>())
+    };
+    let in_time = |name: &str| name.starts_with("flow") || matches!(name, "deis-t" | "pndm");
+    for Mode { name, mut sampler, .. } in modes().into_iter().filter(|mode| mode.is_deterministic() && !in_time(mode.name)) {
+        let mut end = |schedule: &Arc<dyn Schedule>| {
+            let grid = grid(&**schedule);
+            let last = grid.steps[19].to;
+            let mut streams = Streams::new(6, 0..8);
+            let x = start_noise(&grid, &mut streams, 8, SHAPE);
+            run(sampler.as_mut(), &Oracle::new(mixture(), Arc::clone(schedule)), &grid, x, &mut streams) / last.alpha
+        };
+        let off = largest(&(end(&vp()) - end(&ve)));
+        assert!(off < 1e-9, "{name}: {off:.1e}");
+    }
+}
+
+fn largest(batch: &Batch) -> f64 {
+    batch.iter().fold(0.0, |most: f64, v| most.max(v.abs()))
 }
 
 #[test]
@@ -157,6 +223,7 @@ fn assert_is_sound(grid: &Grid, kind: &GridKind, schedule: &dyn Schedule, what: 
 fn every_sampler_serves_every_diffusers_grid() {
     for zero_snr in [false, true] {
         let config = SchedulerConfig { rescale_betas_zero_snr: Some(zero_snr), ..Default::default() };
+        let schedule: Arc<dyn Schedule> = Arc::new(config.schedule().unwrap());
         for SamplerInfo { name, .. } in SAMPLERS {
             for spacing in Spacing::ALL {
                 let what = format!("{name} on {}, zero SNR {zero_snr}", spacing.name());
@@ -164,7 +231,7 @@ fn every_sampler_serves_every_diffusers_grid() {
                     Ok(grid) => grid,
                     Err(Error::Unsupported { .. }) => {
                         let chooses_levels = !spacing_is_of_timesteps(spacing);
-                        assert!(zero_snr && chooses_levels && matches!(*name, "ddpm" | "ddim"), "{what}");
+                        assert!(zero_snr && chooses_levels && matches!(*name, "ddpm" | "ddim" | "ddim-inverse"), "{what}");
                         continue;
                     }
                     Err(other) => panic!("{what}: {other}"),
@@ -183,7 +250,7 @@ fn every_sampler_serves_every_diffusers_grid() {
                     matches!(*name, "pndm" | "plms") && spacing_is_of_timesteps(spacing) || matches!(*name, "deis" | "sa-solver");
                 assert!(grid.ends_clean() != stays_noisy, "{what}");
                 assert!(grid.steps.last().unwrap().to.sigma_edm() < 0.0101, "{what}");
-                walk(&what, &grid, vp(), spacing == Spacing::Karras, |_| config.sampler(name, None, true).unwrap());
+                walk(&what, &grid, schedule.clone(), spacing == Spacing::Karras, |_| config.sampler(name, None, true).unwrap());
             }
         }
     }

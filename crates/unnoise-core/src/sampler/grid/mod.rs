@@ -69,6 +69,13 @@ impl Grid {
         GridKind::LogSnr.grid(schedule, n)
     }
 
+    /// The same levels from the last to the first: the way from an image to noise that [`DdimInverse`](super::DdimInverse) goes, and, if
+    /// they end in some noise, every sampler that integrates the ODE.
+    pub fn reversed(&self) -> Self {
+        let steps: Vec<Interval> = self.steps.iter().rev().map(|step| Interval { from: step.to, to: step.from }).collect();
+        Self { start: steps.first().map_or(0.0, |step| step.from.sigma), steps }
+    }
+
     /// Whether the last step leaves no noise.
     pub fn ends_clean(&self) -> bool {
         self.steps.last().is_some_and(|step| step.to.sigma == 0.0)

@@ -1,0 +1,100 @@
+//! The method of Dormand and Prince for the probability-flow ODE.
+
+use super::adaptive::{Adaptive, Attempt, Pair};
+use super::{Grid, Sampler, SamplerInfo, Step, Stepped, predict};
+use crate::{Batch, Denoiser, Interval, Level, Noise, Result};
+
+pub(super) const INFO: SamplerInfo = SamplerInfo {
+    name: "rk45",
+    order: "error in proportion to the tolerance",
+    stochastic: false,
+    evaluations: "adaptive; the last 1",
+    grids: "any",
+    source: include_str!("rk45.rs"),
+    make: |options| Box::new(Rk45::new(options.tolerance)),
+};
+
+/// RK45, the embedded Runge-Kutta pair of Dormand and Prince, with `u = x / alpha` integrated in `s = sigma / alpha`. Each interval of the
+/// grid is walked in steps of its own, as long as their error allows, for each sample by itself.
+///
+/// ```text
+/// k_i = eps(u + h sum_j a_ij k_j, s + c_i h)      i = 1 .. 7, k_1 from the step before
+/// u'  = u + h sum_j a_7j k_j                      of order 5
+/// e   = h sum_j d_j k_j                           its difference from the embedded method of order 4
+/// accepted if rms(e) <= tolerance rms(u')         h <- h min(5, max(1/5, 0.9 (tolerance rms(u') / rms(e))^(1/5)))
+/// ```
+///
+/// The global error is in proportion to the tolerance: steps of length `O(tolerance^(1/5))` of a method of order 5. A step to
+/// `sigma' = 0`, and one from a level without signal, is Euler's and its error is not controlled.
+///
+/// # Reference
+/// Dormand, Prince 1980, "A family of embedded Runge-Kutta formulae", RK5(4)7M; the control is that of Hairer, Norsett, Wanner 1993,
+/// "Solving ordinary differential equations I", eq. II.4.13. Song et al. 2021, arXiv 2011.13456, app. D.4, use it for the flow, in `t`
+/// and with one error for the whole batch; the lengths here are those in `log s`.
+#[derive(Clone, Debug)]
+pub struct Rk45(Adaptive);
+
+impl Rk45 {
+    /// With the error that a step may make, relative to the state's size.
+    pub fn new(tolerance: f64) -> Self {
+        Self(Adaptive::new(tolerance))
+    }
+}
+
+impl Sampler for Rk45 {
+    fn name(&self) -> &'static str {
+        "rk45"
+    }
+
+    fn evaluations(&self, _: &Grid) -> Option<usize> {
+        None
+    }
+
+    fn step(&mut self, step: &Step<'_>, x: &Batch, _: &mut dyn Noise) -> Result<Stepped> {
+        self.0.step(&DormandPrince, step, x)
+    }
+}
+
+/// `c_i` of the stages after the first.
+const NODES: [f64; 6] = [1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
+/// `a_ij` of the stages after the first; the last row is the step itself.
+const WEIGHTS: [&[f64]; 6] = [
+    &[1.0 / 5.0],
+    &[3.0 / 40.0, 9.0 / 40.0],
+    &[44.0 / 45.0, -56.0 / 15.0, 32.0 / 9.0],
+    &[19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0],
+    &[9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0],
+    &[35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
+];
+/// `d_j`: the weights of order 5 less those of order 4.
+const DIFFERENCE: [f64; 7] = [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
+
+struct DormandPrince;
+
+impl Pair for DormandPrince {
+    fn local_order(&self) -> f64 {
+        5.0
+    }
+
+    fn attempt(&self, denoiser: &dyn Denoiser, Interval { from, to }: Interval, x: &Batch, eps: &Batch) -> Result<Attempt> {
+        let h = to.sigma_edm() - from.sigma_edm();
+        let mut k = vec![eps.clone()];
+        let mut there = x.clone();
+        for (node, weights) in NODES.into_iter().zip(WEIGHTS) {
+            let level = if node == 1.0 { to } else { Level::at_sigma_edm(denoiser.schedule(), from.sigma_edm() + node * h) };
+            there = x * (level.alpha / from.alpha);
+            add(&mut there, level.alpha * h, weights, &k);
+            k.push(predict(denoiser, &there, level)?.1);
+        }
+        let mut difference = Batch::zeros(x.dim());
+        add(&mut difference, to.alpha * h, &DIFFERENCE, &k);
+        Ok(Attempt { x: there, difference, eps: k.pop() })
+    }
+}
+
+/// `sum <- sum + factor sum_j weights_j k_j`.
+fn add(sum: &mut Batch, factor: f64, weights: &[f64], k: &[Batch]) {
+    for (weight, k) in weights.iter().zip(k) {
+        sum.scaled_add(factor * weight, k);
+    }
+}
