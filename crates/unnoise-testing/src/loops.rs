@@ -9,14 +9,23 @@ use crate::{Dummy, Noiseless, SIDES, dummy_noise, dummy_sample};
 ///
 /// # Errors
 /// Those of the sampler.
-pub fn plain(
+pub fn plain(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, x: Batch, noise: &mut dyn Noise) -> Result<Batch> {
+    plain_from(0, sampler, denoiser, grid, x, noise)
+}
+
+/// The same from the step `first`, which keeps its place in the grid: `DPMSolverSinglestepScheduler` does not move its blocks.
+///
+/// # Errors
+/// Those of the sampler.
+pub fn plain_from(
+    first: usize,
     sampler: &mut dyn Sampler,
     denoiser: &dyn Denoiser,
     grid: &Grid,
     mut x: Batch,
     noise: &mut dyn Noise,
 ) -> Result<Batch> {
-    for index in 0..grid.steps.len() {
+    for index in first..grid.steps.len() {
         x = sampler.step(&Step { grid, index, denoiser }, &x, noise)?.x;
     }
     Ok(x)

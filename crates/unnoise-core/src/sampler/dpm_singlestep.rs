@@ -36,8 +36,9 @@ pub(super) const THIRD: SamplerInfo = SamplerInfo {
 /// ```
 ///
 /// One evaluation a step. A block's end is of order 2 or 3, given `r = 2/3` in step 3, which steps of equal length in `lambda` have and
-/// steps on a smooth grid nearly. A step to `sigma' = 0` begins a block of its own, and so does the one after a step from a level without
-/// signal; with `lower_order_final` the last step of a whole last block does, too.
+/// steps on a smooth grid nearly. Blocks keep their place in the grid: a run that starts within one shortens it. A step to `sigma' = 0`
+/// begins a block of its own, and so does the one after a step from a level without signal; with `lower_order_final` the last step of a
+/// whole last block does, too.
 ///
 /// # Reference
 /// Lu et al. 2022, arXiv 2211.01095, algorithm 1 (`r = 1/2` there), and arXiv 2206.00927, algorithm 2, for `x0` in place of `eps`;
@@ -60,11 +61,11 @@ impl DpmSinglestep {
 
     /// Whether a block begins with this step.
     fn begins(&self, step: &Step<'_>) -> bool {
-        let (steps, is_full) = (step.grid.steps.len(), self.estimates.len() == self.order);
+        let steps = step.grid.steps.len();
         let is_last = step.index + 1 == steps;
         let without_signal = self.estimates.first().is_none_or(|(level, _)| level.alpha <= 0.0);
         let ends_low = self.lower_order_final && is_last && steps % self.order == 0;
-        step.index == 0 || is_full || without_signal || ends_low || step.interval().to.sigma == 0.0
+        step.index % self.order == 0 || without_signal || ends_low || step.interval().to.sigma == 0.0
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use unnoise_core::{Batch, EdmSchedule, Grid, Interval, Level, Prediction, Result, SchedulerConfig, VpSchedule, sampler_by_name};
 use unnoise_testing::{
     Convention, Dummy, EdmDummy, IpndmDummy, Pin, Pins, RoundedBeta, SIDES, Thresholded, TorchGenerator, batch_step, inverted,
-    noised, plain, rest, scaled, scaled_from, start, twice,
+    noised, plain, plain_from, rest, scaled, scaled_from, start, twice,
 };
 
 /// What becomes of a scheduler's cases.
@@ -31,19 +31,19 @@ const SCHEDULERS: [(&str, usize, Fate); 27] = [
     ("DDPMParallelScheduler", 4, By("ddpm")),
     ("DDIMScheduler", 5, By("ddim")),
     ("DDIMParallelScheduler", 6, By("ddim")),
-    ("DDIMInverseScheduler", 4, Not("yet: ddim-inverse")),
+    ("DDIMInverseScheduler", 4, By("ddim-inverse")),
     ("PNDMScheduler", 4, By("pndm")),
     ("IPNDMScheduler", 1, By("ipndm")),
     ("DPMSolverMultistepScheduler", 6, By("dpmpp-2m")),
     ("DPMSolverMultistepInverseScheduler", 4, By("dpmpp-2m")),
-    ("DPMSolverSinglestepScheduler", 6, Not("yet: dpmpp-2s")),
+    ("DPMSolverSinglestepScheduler", 6, By("dpmpp-2s")),
     ("UniPCMultistepScheduler", 10, By("unipc")),
     ("DEISMultistepScheduler", 3, By("deis")),
     ("EulerDiscreteScheduler", 4, By("euler")),
     ("EulerAncestralDiscreteScheduler", 3, Not("yet: euler-a")),
     ("HeunDiscreteScheduler", 4, By("heun")),
     ("LMSDiscreteScheduler", 4, By("lms")),
-    ("KDPM2DiscreteScheduler", 3, Not("yet: kdpm2")),
+    ("KDPM2DiscreteScheduler", 3, By("kdpm2")),
     ("KDPM2AncestralDiscreteScheduler", 3, Not("yet: kdpm2-a")),
     ("EDMEulerScheduler", 1, By("euler")),
     ("EDMDPMSolverMultistepScheduler", 4, By("dpmpp-2m")),
@@ -102,7 +102,7 @@ fn reproduces_what_upstream_pins() {
     }
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(counts, SCHEDULERS.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect());
-    assert_eq!(reproduced, 64);
+    assert_eq!(reproduced, 77);
 }
 
 /// The loop of `pin`, by our sampler `name`.
@@ -140,6 +140,9 @@ fn run(pin: &Pin, name: &str) -> Result<Batch> {
     if pin.scheduler == "DPMSolverMultistepInverseScheduler" {
         grid = inverted(&grid);
     }
+    if pin.scheduler == "DDIMInverseScheduler" {
+        grid = Grid { start: 1.0, ..grid.reversed() };
+    }
     let first = match pin.kind.as_str() {
         "ddpm_noise" | "kscaled_noise" => grid.steps.len() - 2,
         _ => pin.loop_params.t_start.or(pin.loop_params.skip).unwrap_or(0),
@@ -151,6 +154,9 @@ fn run(pin: &Pin, name: &str) -> Result<Batch> {
     let noise = &mut TorchGenerator::new(0);
     if name == "lms" {
         return scaled_from(first, sampler.as_mut(), &dummy, &grid, x, noise);
+    }
+    if name == "dpmpp-2s" {
+        return plain_from(first, sampler.as_mut(), &dummy, &grid, x, noise);
     }
     let grid = rest(&grid, first);
     match thresholds(pin) {
