@@ -64,8 +64,8 @@ impl DpmSinglestep {
         let steps = step.grid.steps.len();
         let is_last = step.index + 1 == steps;
         let without_signal = self.estimates.first().is_none_or(|(level, _)| level.alpha <= 0.0);
-        let ends_low = self.lower_order_final && is_last && steps % self.order == 0;
-        step.index % self.order == 0 || without_signal || ends_low || step.interval().to.sigma == 0.0
+        let ends_low = self.lower_order_final && is_last && steps.is_multiple_of(self.order);
+        step.index.is_multiple_of(self.order) || without_signal || ends_low || step.interval().to.sigma == 0.0
     }
 }
 
