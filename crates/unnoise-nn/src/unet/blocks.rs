@@ -1,5 +1,8 @@
 //! Residual blocks, attention, and the stages that are made of them.
 
+#[cfg(test)]
+mod tests;
+
 use burn::tensor::{Tensor, activation};
 
 use super::config::{Activation, BlockKind, Resampling, TimeScaleShift, UnetConfig};
