@@ -201,9 +201,9 @@ impl SchedulerConfig {
 
     fn variance(&self) -> Result<Variance> {
         match self.variance_type.as_deref() {
-            // The logarithm of the small one is only taken to be undone.
+            // A logarithm is only taken to be undone; diffusers forgets to undo the large one's.
             None | Some("fixed_small" | "fixed_small_log") => Ok(Variance::FixedSmall),
-            Some("fixed_large") => Ok(Variance::FixedLarge),
+            Some("fixed_large" | "fixed_large_log") => Ok(Variance::FixedLarge),
             Some(other) => Err(unsupported(
                 format!("ddpm with variance_type {other}"),
                 "only fixed variances are implemented",

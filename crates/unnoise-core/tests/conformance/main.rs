@@ -3,6 +3,7 @@
 //! `tools/fixtures/diffusers_conformance.py` names their source. The loops are upstream's, misuses included, and live in
 //! `unnoise-testing`; `docs/deviations.md` says where upstream is wrong.
 
+mod deviations;
 mod values;
 
 use std::collections::BTreeMap;
