@@ -3,7 +3,10 @@
 use std::ops::ControlFlow;
 
 use ndarray::{Axis, Slice, concatenate};
-use unnoise_core::{Batch, Counted, Evaluations, Noise, Progress, Purpose, Shape, Spacing, Streams, check_shape, sample};
+use unnoise_core::{
+    Batch, Counted, Evaluations, Noise, Progress, Purpose, Sampler, Shape, Spacing, Streams, check_shape, sample, sampler_by_name,
+    sampler_info,
+};
 
 use crate::{Error, Prior, Result};
 
@@ -18,6 +21,8 @@ pub struct SampleConfig {
     pub steps: usize,
     /// The share of ancestral noise of samplers that have one; the sampler's own default if none is given.
     pub eta: Option<f64>,
+    /// Further options of the sampler: names of [`SamplerInfo::options`](unnoise_core::SamplerInfo::options) and their values as text.
+    pub options: Vec<(String, String)>,
     /// Whether the clean image's estimate is clipped where the model's configuration says so.
     pub clip: bool,
     /// The number of samples.
@@ -75,7 +80,7 @@ pub fn draw(
             Some(start) => start.slice_axis(Axis(0), Slice::from(first..end)).to_owned(),
             None => unit_normals(&mut streams, end - first, shape),
         };
-        let mut sampler = prior.scheduler().sampler(&config.sampler, config.eta, config.clip)?;
+        let mut sampler = sampler(prior, config)?;
         let mut watch = |progress: &Progress<'_>| observer(first, progress);
         match sample(&mut *sampler, &denoiser, &grid, unit * grid.start, &mut streams, &mut watch) {
             Ok(x0) => {
@@ -90,6 +95,17 @@ pub fn draw(
     let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
     let x0 = concatenate(Axis(0), &views).unwrap_or_default();
     Ok(Drawing { x0, evaluations })
+}
+
+/// The sampler as diffusers' class takes it from the model's configuration, with the options that are given.
+fn sampler(prior: &Prior, config: &SampleConfig) -> Result<Box<dyn Sampler>> {
+    let (name, mut options) = prior.scheduler().sampler_options(&config.sampler, config.clip)?;
+    options.eta = config.eta;
+    for (option, value) in &config.options {
+        sampler_info(name)?.check_option(option)?;
+        options.set(option, value)?;
+    }
+    Ok(prior.scheduler().bounded(sampler_by_name(name, &options)?, config.clip)?)
 }
 
 fn unit_normals(streams: &mut Streams, n: usize, shape: Shape) -> Batch {

@@ -95,6 +95,7 @@ fn sample_sheet(model: &Path, records: TrainingRecords, device: &Device) -> Resu
         spacing: None,
         steps: records.sheet_steps,
         eta: None,
+        options: Vec::new(),
         clip: true,
         n: records.sheet_images,
         seed: 0,

@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use unnoise::core::{Batch, Progress, Spacing};
+use unnoise::core::{Batch, Progress, Spacing, sampler_info};
 use unnoise::io::{Format, Limits, Range, read_batch, write_images};
 use unnoise::nn::{Device, DiffusionModel};
 use unnoise::{Error, Prior, SampleConfig, draw};
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 
-    /// Sampler: ddpm, ddim, euler, heun, edm or dpmpp-2m.
+    /// Sampler, such as ddpm, ddim, heun, dpmpp-2m or unipc; `unnoise samplers` lists them.
     #[arg(long, value_name = "NAME", default_value = "ddim")]
     sampler: String,
 
@@ -49,9 +49,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PIXELS", value_parser = sides)]
     side: Option<[usize; 2]>,
 
-    /// Share of fresh noise in every step of ddim: 0, if not given, is deterministic, 1 is as noisy as ddpm.
+    /// Share of fresh noise in every step, of samplers that have one: of ddim 0, if not given, which is deterministic; of ancestral ones 1.
     #[arg(long, value_name = "E", allow_negative_numbers = true)]
     eta: Option<f64>,
+
+    /// Another option of the sampler, such as `order=3` of deis or `tolerance=1e-4` of rk45; `unnoise explain SAMPLER` lists them.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
 
     /// Do not clip the clean image's estimate, whatever the model's configuration says.
     #[arg(long)]
@@ -88,8 +92,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if let Some(directory) = &args.trace {
         apart(&args.output, directory)?;
     }
-    // The other samplers have no share of noise to choose.
-    ensure!(args.eta.is_none() || args.sampler == "ddim", "--eta is an option of the sampler ddim; {} has none", args.sampler);
+    if args.eta.is_some() {
+        sampler_info(&args.sampler)?.check_option("eta").with_context(|| format!("--eta with {}", args.sampler))?;
+    }
     let device = args.common.open()?;
     let start = args.noise.as_ref().map(|path| read_batch(path, Limits::default())).transpose()?;
     let prior = load(&args, start.as_ref(), &device)?;
@@ -106,6 +111,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         spacing,
         steps: args.steps,
         eta: args.eta,
+        options: args.settings.clone(),
         clip: !args.no_clip,
         n,
         seed: args.common.seed(),
@@ -180,6 +186,11 @@ fn load(args: &Args, start: Option<&Batch>, device: &Device) -> Result<Prior> {
         Err(error @ Error::ImageSize { .. }) => Err(anyhow::anyhow!("{error}; --side gives it")),
         Err(error) => Err(error.into()),
     }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.into(), value.into()))
 }
 
 /// `64` or `48x64`.

@@ -24,7 +24,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             .map(|info| {
                 json!({
                     "name": info.name, "title": info.title(), "order": info.order, "stochastic": info.stochastic,
-                    "evaluations_per_step": info.evaluations, "grids": info.grids, "reference": info.reference(),
+                    "evaluations_per_step": info.evaluations, "grids": info.grids, "options": info.options, "reference": info.reference(),
                 })
             })
             .collect();
@@ -59,11 +59,12 @@ pub(crate) fn explain(args: ExplainArgs) -> Result<()> {
     let info = sampler_info(&args.sampler)?;
     let noise = if info.stochastic { "stochastic" } else { "deterministic" };
     print(&format!(
-        "{}\n\n{}\n\norder {}; {noise}; evaluations a step: {}; grids: {}\n",
+        "{}\n\n{}\n\norder {}; {noise}; evaluations a step: {}; grids: {}; options: {}\n",
         info.name,
         info.explanation(),
         info.order,
         info.evaluations,
-        info.grids
+        info.grids,
+        if info.options.is_empty() { "none".into() } else { info.options.join(", ") }
     ))
 }

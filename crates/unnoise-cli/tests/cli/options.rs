@@ -11,9 +11,13 @@ fn options_that_would_be_ignored_are_refused() {
     let (model, noise) = (fixture("tiny"), fixture("tiny/x_T.npy"));
     let sample = format!("sample --model {model} --steps 2 --output x.npy");
     for (line, expected) in [
-        (format!("{sample} --sampler heun --eta 0.5"), "--eta is an option of the sampler ddim; heun has none"),
-        (format!("{sample} --sampler ddpm --eta 0"), "ddpm has none"),
+        (format!("{sample} --sampler heun --eta 0.5"), "--eta with heun: unknown option of this sampler 'eta'; known: clip"),
+        (format!("{sample} --sampler ddpm --eta 0"), "unknown option of this sampler 'eta'; known: variance, clip"),
         (format!("{sample} --sampler ddim --eta 2"), "eta must be in [0, 1], got 2"),
+        (format!("{sample} --sampler euler --set order=2"), "unknown option of this sampler 'order'; known: none"),
+        (format!("{sample} --sampler deis --set order=two"), "a sampler's option must be a whole number, got order = two"),
+        (format!("{sample} --sampler deis --set order=7"), "order must be from 1 to 4, got 7"),
+        (format!("{sample} --sampler dpmpp-3m --set third_order=x"), "must be quadratic or published, got third_order = x"),
         (format!("{sample} --noise {noise} --n 3"), "--n 3 contradicts --noise, which holds 2 images"),
         (format!("{sample} --trace t --batch 1"), "--batch"),
         (format!("{sample} --class 1"), "the network has no classes"),

@@ -11,6 +11,7 @@ pub(super) const LMS: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
+    options: &["order", "lower_order_final", "euler_at_final"],
     source: include_str!("adams.rs"),
     make: |options| Box::new(Adams::new(Coordinate::SigmaEdm, options.order.unwrap_or(4)).with(options.lower_order(false))),
 };

@@ -11,6 +11,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
+    options: &["eta", "clip"],
     source: include_str!("ddim.rs"),
     make: |options| Box::new(Ddim { eta: options.eta.unwrap_or(0.0), clip: options.clip }),
 };

@@ -9,6 +9,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "reversed ones",
+    options: &["clip"],
     source: include_str!("ddim_inverse.rs"),
     make: |options| Box::new(DdimInverse { clip: options.clip }),
 };

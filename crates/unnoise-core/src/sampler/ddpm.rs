@@ -11,6 +11,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: true,
     evaluations: "1",
     grids: "any",
+    options: &["variance", "clip"],
     source: include_str!("ddpm.rs"),
     make: |options| Box::new(Ddpm { variance: options.variance, clip: options.clip }),
 };

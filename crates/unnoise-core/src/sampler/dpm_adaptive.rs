@@ -10,6 +10,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "adaptive; the last 1",
     grids: "any",
+    options: &["order", "tolerance"],
     source: include_str!("dpm_adaptive.rs"),
     make: |options| Box::new(DpmAdaptive::new(options.order.unwrap_or(3), options.tolerance)),
 };

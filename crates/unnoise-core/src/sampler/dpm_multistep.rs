@@ -11,6 +11,7 @@ pub(super) const DPMPP_2M: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
+    options: &["second_order", "lower_order_final", "euler_at_final"],
     source: include_str!("dpm_multistep.rs"),
     make: |options| Box::new(DpmMultistep::new(Expansion::X0, 2).with(options.dpm_form, options.lower_order(true))),
 };
@@ -19,6 +20,7 @@ pub(super) const DPMPP_2M: SamplerInfo = SamplerInfo {
 pub(super) const DPMPP_3M: SamplerInfo = SamplerInfo {
     name: "dpmpp-3m",
     order: "2 (3 after its start-up)",
+    options: &["second_order", "third_order", "lower_order_final", "euler_at_final"],
     make: |options| Box::new(DpmMultistep::new(Expansion::X0, 3).with(options.dpm_form, options.lower_order(true))),
     ..DPMPP_2M
 };

@@ -12,6 +12,7 @@ pub(super) const SECOND: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
+    options: &["lower_order_final"],
     source: include_str!("dpm_singlestep.rs"),
     make: |options| Box::new(DpmSinglestep::new(2, options.lower_order_final.unwrap_or(false))),
 };

@@ -10,6 +10,7 @@ pub(super) const FIRST: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
+    options: &[],
     source: include_str!("dpm_solver.rs"),
     make: |_| Box::new(DpmSolver::First),
 };

@@ -10,6 +10,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: true,
     evaluations: "2, the last 1",
     grids: "any",
+    options: &["churn", "churn_min", "churn_max", "churn_inflation"],
     source: include_str!("edm.rs"),
     make: |options| Box::new(Edm { churn: options.churn }),
 };

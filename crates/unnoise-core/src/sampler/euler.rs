@@ -9,6 +9,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
+    options: &[],
     source: include_str!("euler.rs"),
     make: |_| Box::new(Euler),
 };

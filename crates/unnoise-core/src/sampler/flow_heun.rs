@@ -9,6 +9,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "2, the last 1",
     grids: "any, with levels of the denoiser's schedule",
+    options: &[],
     source: include_str!("flow_heun.rs"),
     make: |_| Box::new(FlowHeun),
 };

@@ -9,6 +9,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "2, the last 1",
     grids: "any",
+    options: &["clip"],
     source: include_str!("heun.rs"),
     make: |options| Box::new(Heun { clip: options.clip }),
 };

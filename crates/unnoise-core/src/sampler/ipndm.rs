@@ -10,6 +10,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
+    options: &["order"],
     source: include_str!("ipndm.rs"),
     make: |options| Box::new(Ipndm::new(options.order.unwrap_or(4))),
 };

@@ -9,6 +9,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "2, the last 1",
     grids: "any",
+    options: &[],
     source: include_str!("kdpm2.rs"),
     make: |_| Box::new(Kdpm2),
 };

@@ -9,6 +9,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "2, the last 1",
     grids: "any",
+    options: &[],
     source: include_str!("midpoint.rs"),
     make: |_| Box::new(Midpoint),
 };

@@ -11,6 +11,7 @@ pub(super) const PNDM: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1, the first three 4",
     grids: "any",
+    options: &[],
     source: include_str!("pndm.rs"),
     make: |_| Box::new(Pndm::default()),
 };

@@ -1,8 +1,8 @@
 //! Samplers by name.
 
 use super::{
-    Churn, Form, Grid, Interval, LowerOrder, Sampler, Variance, adams, ddim, ddim_inverse, ddpm, dpm_adaptive, dpm_multistep,
-    dpm_singlestep, dpm_solver, edm, euler, flow_euler, flow_heun, heun, ipndm, kdpm2, midpoint, pndm, rk4, rk45, unipc,
+    Grid, Interval, Sampler, SamplerOptions, adams, ddim, ddim_inverse, ddpm, dpm_adaptive, dpm_multistep, dpm_singlestep,
+    dpm_solver, edm, euler, flow_euler, flow_heun, heun, ipndm, kdpm2, midpoint, pndm, rk4, rk45, unipc,
 };
 use crate::{Error, Result};
 
@@ -54,6 +54,8 @@ pub struct SamplerInfo {
     pub evaluations: &'static str,
     /// The grids that it walks.
     pub grids: &'static str,
+    /// The options that it takes, by their names in [`SamplerOptions::set`].
+    pub options: &'static [&'static str],
     /// Its file: the text above its type is what [`explanation`](Self::explanation) shows.
     pub(super) source: &'static str,
     /// Makes it with the options that it knows.
@@ -61,6 +63,19 @@ pub struct SamplerInfo {
 }
 
 impl SamplerInfo {
+    /// Refuses an option that it does not take.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] with those that it does.
+    pub fn check_option(&self, name: &str) -> Result<()> {
+        if self.options.contains(&name) {
+            return Ok(());
+        }
+        let known =
+            if self.options.is_empty() { vec!["none".into()] } else { self.options.iter().map(|&name| name.into()).collect() };
+        Err(Error::Unknown { kind: "option of this sampler", name: name.into(), known })
+    }
+
     /// Whether it draws images: `ddim-inverse` leads from an image to noise.
     pub fn draws(&self) -> bool {
         self.name != "ddim-inverse"
@@ -117,75 +132,6 @@ fn without_links(markdown: &str) -> String {
     (plain + rest).lines().filter(|line| !line.starts_with("```")).collect::<Vec<_>>().join("\n")
 }
 
-/// What samplers can be told; each takes what it knows.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SamplerOptions {
-    /// `ddim` and the ancestral samplers: the share of fresh noise, in `[0, 1]`; each has its own default.
-    pub eta: Option<f64>,
-    /// `ddpm`, `ddim`, `heun`: the largest absolute value of the clean image.
-    pub clip: Option<f64>,
-    /// `ddpm`: the variance of a step.
-    pub variance: Variance,
-    /// `edm`: the noise that is added before each step.
-    pub churn: Churn,
-    /// Multistep samplers whose name does not fix it: the order, from 1.
-    pub order: Option<usize>,
-    /// Multistep samplers: whether a run of fewer than 15 steps ends with steps of lower order; each has its own default, diffusers'.
-    pub lower_order_final: Option<bool>,
-    /// Multistep samplers: whether every run ends with a step of order 1.
-    pub euler_at_final: bool,
-    /// Multistep DPM-Solvers: the form of their steps.
-    pub dpm_form: Form,
-    /// Adaptive samplers: the error that a step may make, relative to the state's size.
-    pub tolerance: f64,
-    /// Langevin steps: the ratio of the score's step to the noise's.
-    pub snr: f64,
-    /// Langevin steps at each level.
-    pub corrections: usize,
-}
-
-impl Default for SamplerOptions {
-    fn default() -> Self {
-        Self {
-            eta: None,
-            clip: None,
-            variance: Variance::default(),
-            churn: Churn::default(),
-            order: None,
-            lower_order_final: None,
-            euler_at_final: false,
-            dpm_form: Form::default(),
-            tolerance: 1e-3,
-            snr: 0.16,
-            corrections: 1,
-        }
-    }
-}
-
-impl SamplerOptions {
-    /// How a multistep sampler with this default ends a run.
-    pub(super) fn lower_order(&self, by_default: bool) -> LowerOrder {
-        LowerOrder { at_the_end_of_few: self.lower_order_final.unwrap_or(by_default), at_the_end: self.euler_at_final }
-    }
-
-    fn check(&self) -> Result<()> {
-        let Self { eta, clip, churn, order, tolerance, snr, corrections, .. } = *self;
-        require(eta.is_none_or(|eta| (0.0..=1.0).contains(&eta)), "eta", "in [0, 1]", eta.unwrap_or(0.0))?;
-        require(clip.is_none_or(|limit| limit > 0.0), "clip", "positive", clip.unwrap_or(0.0))?;
-        require(churn.amount >= 0.0 && churn.amount.is_finite(), "churn amount", "finite and not negative", churn.amount)?;
-        require(
-            churn.inflation >= 0.0 && churn.inflation.is_finite(),
-            "churn inflation",
-            "finite and not negative",
-            churn.inflation,
-        )?;
-        require(order.is_none_or(|order| (1..=4).contains(&order)), "order", "from 1 to 4", order.unwrap_or(1) as f64)?;
-        require(tolerance > 0.0 && tolerance < 1.0, "tolerance", "in (0, 1)", tolerance)?;
-        require(snr > 0.0 && snr.is_finite(), "snr", "positive and finite", snr)?;
-        require((1..=1000).contains(&corrections), "corrections", "from 1 to 1000", corrections as f64)
-    }
-}
-
 /// What is known of the sampler of this name.
 ///
 /// # Errors
@@ -219,13 +165,5 @@ pub(super) fn needs_signal(name: &str, grid: &Grid) -> Result<()> {
             why: "sigma / alpha is infinite there".into(),
             possible: vec!["a grid that starts below it".into(), "ddim".into(), "euler".into(), "dpmpp-2m".into()],
         }),
-    }
-}
-
-fn require(holds: bool, what: &'static str, expected: &str, got: f64) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Error::Argument { what, expected: expected.into(), got: got.to_string(), at: "sampler_by_name" })
     }
 }

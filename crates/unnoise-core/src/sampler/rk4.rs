@@ -9,6 +9,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "4, the last 1",
     grids: "any",
+    options: &[],
     source: include_str!("rk4.rs"),
     make: |_| Box::new(Rk4),
 };

@@ -10,6 +10,7 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "adaptive; the last 1",
     grids: "any",
+    options: &["tolerance"],
     source: include_str!("rk45.rs"),
     make: |options| Box::new(Rk45::new(options.tolerance)),
 };

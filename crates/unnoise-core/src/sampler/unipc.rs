@@ -12,6 +12,7 @@ pub(super) const UNIPC: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
+    options: &["order", "lower_order_final", "euler_at_final"],
     source: include_str!("unipc.rs"),
     make: |options| Box::new(UniPc::new(Bh::ExpM1, options.order.unwrap_or(2)).with(options.lower_order(true))),
 };
