@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     let mut trainer = Trainer::with_weights(config, unused, weights, Device::flex())?;
     let mut losses = Vec::new();
     for ((x0, eps), levels) in x0.into_iter().zip(eps).zip(levels.axis_iter(Axis(0))) {
-        let levels = levels.iter().map(|level| *level as usize).collect();
+        let levels = levels.iter().copied().collect();
         losses.push(trainer.step_on(&TrainingBatch { x0, eps, levels, labels: None })?.loss);
     }
     write_npy(&folder.join("unnoise_losses.npy"), &Array::F64(Array1::from(losses).into_dyn()), Overwrite::Force)?;

@@ -15,18 +15,44 @@ pub const DEFAULT_CHUNK: usize = 64;
 /// A U-Net as a prior: its prediction becomes the posterior mean.
 ///
 /// ```text
-/// timestep = t T - 1        so that step k of T, t = (k + 1) / T, is the network's timestep k
+/// timestep = t T - 1        so that step k of T, t = (k + 1) / T, is the network's timestep k; t T of a schedule without steps
 /// x0_hat   = a x_t + b f(x_t, timestep)        J^T v = a v + b (df/dx_t)^T v        a, b of Conversion
 /// ```
 ///
 /// The network computes in f32 and the rest in f64. Of a network that learns its variance (2 C channels out) the first C are used.
+#[derive(Clone)]
 pub struct UnetDenoiser {
-    unet: Unet,
+    unet: Arc<Unet>,
     schedule: Arc<dyn Schedule>,
     prediction: Prediction,
-    steps: f64,
+    clock: Clock,
     label: Option<usize>,
     chunk: usize,
+}
+
+/// The network's timestep at a time, `t T - offset`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Clock {
+    steps: f64,
+    offset: f64,
+}
+
+impl Clock {
+    /// That of a schedule; one without steps counts `steps`.
+    pub(crate) fn new(schedule: &dyn Schedule, steps: usize) -> Self {
+        match schedule.steps() {
+            Some(steps) => Self { steps: steps as f64, offset: 1.0 },
+            None => Self { steps: steps as f64, offset: 0.0 },
+        }
+    }
+
+    pub(crate) fn timestep(self, t: f64) -> f64 {
+        t * self.steps - self.offset
+    }
+
+    pub(crate) fn time(self, timestep: f64) -> f64 {
+        (timestep + self.offset) / self.steps
+    }
 }
 
 /// A forward pass that can still be differentiated, once.
@@ -45,8 +71,13 @@ impl UnetDenoiser {
         if c_out != c_in && c_out != 2 * c_in {
             return Err(Error::argument("out_channels", format!("{c_in} or {}", 2 * c_in), c_out, "UnetDenoiser::new"));
         }
-        let steps = schedule.steps().unwrap_or(1000) as f64;
-        Ok(Self { unet, schedule, prediction, steps, label: None, chunk: DEFAULT_CHUNK })
+        let clock = Clock::new(&*schedule, 1000);
+        Ok(Self { unet: Arc::new(unet), schedule, prediction, clock, label: None, chunk: DEFAULT_CHUNK })
+    }
+
+    /// The same prior, whose network's timesteps run to `steps` on a schedule without steps of its own.
+    pub fn with_train_steps(self, steps: usize) -> Self {
+        Self { clock: Clock::new(&*self.schedule, steps), ..self }
     }
 
     /// The same prior, conditioned on a class.
@@ -71,7 +102,7 @@ impl UnetDenoiser {
 
     /// The network's timestep at time `t`; fractional between the training grid's.
     pub fn timestep(&self, t: f64) -> f64 {
-        t * self.steps - 1.0
+        self.clock.timestep(t)
     }
 
     fn run(&self, x: Tensor<4>, timestep: f64) -> Result<Tensor<4>> {

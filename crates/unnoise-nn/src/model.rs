@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use serde_json::{Value, json};
-use unnoise_core::{DiscreteSchedule, Prediction, SchedulerConfig};
+use unnoise_core::{Prediction, Schedule, SchedulerConfig};
 
 use crate::files::{read_limited, write_atomically};
 use crate::{Error, Params, Precision, Result, Tracking, Unet, UnetConfig, UnetDenoiser};
@@ -142,7 +142,11 @@ impl DiffusionModel {
     /// # Errors
     /// [`Error::Argument`] without a scheduler configuration; [`Error::NotSupportedYet`] for another prediction type.
     pub fn prediction(&self) -> Result<Prediction> {
-        match self.process()?.prediction_type.as_deref() {
+        let process = self.process()?;
+        if process.is_flow() {
+            return Ok(Prediction::Velocity);
+        }
+        match process.prediction_type.as_deref() {
             None | Some("epsilon") => Ok(Prediction::Eps),
             Some("sample") => Ok(Prediction::X0),
             Some("v_prediction") => Ok(Prediction::V),
@@ -157,17 +161,23 @@ impl DiffusionModel {
     ///
     /// # Errors
     /// [`Error::Argument`] without a scheduler configuration; [`Error::Core`] for one that has no schedule here.
-    pub fn schedule(&self) -> Result<DiscreteSchedule> {
+    pub fn schedule(&self) -> Result<Arc<dyn Schedule>> {
         Ok(self.process()?.schedule()?)
     }
 
-    /// The model as a prior on a device.
+    /// The model as a prior on a device, unconditional where it has a class that stands for none.
     ///
     /// # Errors
     /// As [`unet`](Self::unet), [`schedule`](Self::schedule) and [`prediction`](Self::prediction).
     pub fn denoiser(&self, device: &Device) -> Result<UnetDenoiser> {
         let (schedule, prediction) = (self.schedule()?, self.prediction()?);
-        UnetDenoiser::new(self.unet(device, Tracking::Frozen)?, Arc::new(schedule), prediction)
+        let denoiser = UnetDenoiser::new(self.unet(device, Tracking::Frozen)?, schedule, prediction)?;
+        Ok(denoiser.with_train_steps(self.process()?.train_steps()).with_label(self.null_class()))
+    }
+
+    /// The class that stands for none (`null_class` of `unnoise.json`), of a network that was trained with classes left out at random.
+    pub fn null_class(&self) -> Option<usize> {
+        self.about.as_ref()?.get("null_class")?.as_u64().map(|class| class as usize)
     }
 
     fn process(&self) -> Result<&SchedulerConfig> {

@@ -40,7 +40,7 @@ fn losses_norms_and_averages_are_pytorchs() {
     let mut trainer = Trainer::with_weights(config, unused, weights.clone(), Device::flex()).unwrap();
     let mut report = String::new();
     for k in 0..20 {
-        let levels = levels.index_axis(Axis(0), k).iter().map(|level| *level as usize).collect();
+        let levels = levels.index_axis(Axis(0), k).iter().copied().collect();
         let batch = TrainingBatch { x0: x0[k].clone(), eps: eps[k].clone(), levels, labels: None };
         let step = trainer.step_on(&batch).unwrap();
         for (what, got, expected) in [("loss", step.loss, losses[k]), ("norm", step.grad_norm, norms[k])] {

@@ -43,6 +43,7 @@ pub struct Prior {
     scheduler: SchedulerConfig,
     shape: Shape,
     weights_sha256: String,
+    null_class: Option<usize>,
     about: Option<Value>,
 }
 
@@ -83,16 +84,37 @@ impl Prior {
             name: name.into(),
             shape: [model.config.in_channels, h, w],
             weights_sha256: model.params.sha256(),
+            null_class: model.null_class(),
             denoiser: model.denoiser(device)?,
             scheduler: model.scheduler.unwrap_or_default(),
             about: model.about,
         })
     }
 
-    /// Conditions every evaluation on a class.
+    /// Conditions every evaluation on a class; none is the class that stands for none, where the network has one.
     #[must_use]
     pub fn with_label(self, label: Option<usize>) -> Self {
+        let label = label.or(self.null_class);
         Self { denoiser: self.denoiser.with_label(label), ..self }
+    }
+
+    /// The class that stands for none, of a network that was trained with classes left out at random: the last, as its `unnoise.json` says
+    /// (`null_class`).
+    pub fn null_class(&self) -> Option<usize> {
+        self.null_class
+    }
+
+    /// The same network without a class: the guide of classifier-free guidance.
+    ///
+    /// # Errors
+    /// [`Error::Core`] for a network that has no class for none.
+    pub fn unconditional(&self) -> Result<UnetDenoiser> {
+        let none = || unnoise_core::Error::Unsupported {
+            what: format!("guidance of {}", self.name),
+            why: "it has no class that stands for none".into(),
+            possible: vec!["a model trained with --class-dropout".into()],
+        };
+        Ok(self.denoiser.clone().with_label(Some(self.null_class.ok_or_else(none)?)))
     }
 
     /// Where it came from.

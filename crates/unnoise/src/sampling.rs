@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 
 use ndarray::{Axis, Slice, concatenate};
 use unnoise_core::{
-    Batch, Counted, Evaluations, Noise, Progress, Purpose, Sampler, Shape, Spacing, Streams, check_shape, sample, sampler_by_name,
-    sampler_info,
+    Batch, Counted, Denoiser, Evaluations, Extrapolated, Noise, Prediction, Progress, Purpose, Sampler, Shape, Spacing, Streams, check_shape,
+    sample, sampler_by_name, sampler_info,
 };
+use unnoise_nn::UnetDenoiser;
 
 use crate::{Error, Prior, Result};
 
@@ -31,6 +32,34 @@ pub struct SampleConfig {
     pub seed: u64,
     /// The number of samples that are drawn at a time.
     pub batch: usize,
+    /// Classifier-free guidance, of a prior that is conditioned on a class and has one for none.
+    pub guidance: Option<GuidanceConfig>,
+}
+
+/// Classifier-free guidance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuidanceConfig {
+    /// The scale: 1 is none.
+    pub scale: f64,
+    /// The noise levels `sigma / alpha` at which it acts; all if none are given.
+    pub interval: Option<[f64; 2]>,
+    /// The share of the prediction's spread that is restored, 0 to 1.
+    pub rescale: f64,
+}
+
+impl GuidanceConfig {
+    fn guide<'a>(
+        &self,
+        prior: &'a Counted<&'a Prior>,
+        guide: &'a Counted<UnetDenoiser>,
+        of: Prediction,
+    ) -> Result<impl Denoiser + 'a> {
+        let guided = Extrapolated::new(prior, guide, self.scale)?.rescaled(self.rescale, of)?;
+        Ok(match self.interval {
+            Some([low, high]) => guided.within(low..=high)?,
+            None => guided,
+        })
+    }
 }
 
 /// Samples of a prior.
@@ -70,7 +99,12 @@ pub fn draw(
         check_shape(start, shape, "the starting noise", "draw")?;
     }
     let grid = prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?;
-    let denoiser = Counted::new(prior);
+    let counted = Counted::new(prior);
+    let guide = config.guidance.as_ref().map(|_| prior.unconditional()).transpose()?.map(Counted::new);
+    let denoiser: Box<dyn Denoiser + '_> = match (&config.guidance, &guide) {
+        (Some(guidance), Some(guide)) => Box::new(guidance.guide(&counted, guide, prior.network().prediction())?),
+        _ => Box::new(&counted),
+    };
     let mut parts: Vec<Batch> = Vec::new();
     let mut evaluations = Evaluations::default();
     for first in (0..n).step_by(config.batch) {
@@ -82,11 +116,12 @@ pub fn draw(
         };
         let mut sampler = sampler(prior, config)?;
         let mut watch = |progress: &Progress<'_>| observer(first, progress);
-        match sample(&mut *sampler, &denoiser, &grid, unit * grid.start, &mut streams, &mut watch) {
+        match sample(&mut *sampler, &*denoiser, &grid, unit * grid.start, &mut streams, &mut watch) {
             Ok(x0) => {
                 parts.push(x0);
                 // Those of a batch that is stopped belong to no sample.
-                evaluations = denoiser.evaluations();
+                evaluations = counted.evaluations();
+                evaluations.forward += guide.as_ref().map_or(0, |guide| guide.evaluations().forward);
             }
             Err(unnoise_core::Error::Stopped { .. }) if !parts.is_empty() => break,
             Err(error) => return Err(error.into()),

@@ -74,7 +74,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(directory) => Prior::load(directory, &device)?,
         None => Prior::digits(&device)?,
     };
-    super::check_class(prior.network().unet().config(), args.class)?;
+    super::check_class(prior.network().unet().config(), prior.null_class(), args.class)?;
     let prior = prior.with_label(args.class);
     let samplers = match args.samplers.as_slice() {
         [all] if all == "all" => SAMPLERS.iter().filter(|info| info.draws()).map(|info| info.name.to_owned()).collect(),

@@ -106,7 +106,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => Prior::digits(&device)?,
     };
     check_shape(&x, prior.shape(), "the images", "likelihood")?;
-    super::check_class(prior.network().unet().config(), args.class)?;
+    super::check_class(prior.network().unet().config(), prior.null_class(), args.class)?;
     let prior = prior.with_label(args.class);
     let [sigma_min, sigma_max] = config.levels(prior.schedule())?;
     let (seed, dequantisation) = (args.common.seed(), Dequantisation::EIGHT_BITS);

@@ -28,11 +28,11 @@ fn warn_of_units(measured: &MeasuredImage) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a class that the network does not have, and the lack of one that it needs.
-fn check_class(config: &UnetConfig, class: Option<usize>) -> Result<()> {
-    match (config.class_embed_type, config.num_class_embeds, class) {
+/// Refuses a class that the network does not have, and the lack of one that it needs; `null` is its class that stands for none.
+fn check_class(config: &UnetConfig, null: Option<usize>, class: Option<usize>) -> Result<()> {
+    match (config.class_embed_type, null.or(config.num_class_embeds), class) {
         (None, Some(classes), Some(class)) if class >= classes => bail!("--class must be below {classes}, got {class}"),
-        (None, Some(classes), None) => bail!("the network needs a class: --class, 0 to {}", classes - 1),
+        (None, Some(classes), None) if null.is_none() => bail!("the network needs a class: --class, 0 to {}", classes - 1),
         (None, None, Some(_)) => bail!("--class cannot be used: the network has no classes"),
         (Some(ClassEmbedding::Timestep), _, None) => bail!("the network needs a class: --class"),
         (Some(ClassEmbedding::Identity), ..) => bail!("the network takes the embedding of a class, which no option gives"),

@@ -57,7 +57,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         "--timestep must be below {steps}, the model's training steps, got {}",
         args.timestep
     );
-    super::check_class(&model.config, args.class)?;
+    super::check_class(&model.config, model.null_class(), args.class)?;
     let x = read_batch(&args.input, Limits::default())?;
     interrupt::catch()?;
     let started = Instant::now();
@@ -69,7 +69,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     for first in (0..n).step_by(DEFAULT_CHUNK) {
         let end = n.min(first + DEFAULT_CHUNK);
         let part = x.slice_axis(Axis(0), Slice::from(first..end)).to_owned();
-        parts.push(unet.predict(&part, f64::from(args.timestep), args.class)?);
+        parts.push(unet.predict(&part, f64::from(args.timestep), args.class.or(model.null_class()))?);
         bar.set_position(end as u64);
         progress::log(&bar, || format!("{end} of {images} done"));
         if interrupt::requested() {

@@ -89,7 +89,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(directory) => Prior::load_for(directory, [h, w], &device)?,
         None => Prior::digits(&device)?,
     };
-    super::check_class(prior.network().unet().config(), args.class)?;
+    super::check_class(prior.network().unet().config(), prior.null_class(), args.class)?;
     let prior = prior.with_label(args.class);
     let config = ReconstructConfig {
         method: args.method,

@@ -11,7 +11,7 @@ use serde_json::json;
 use unnoise::core::{Batch, Progress, Spacing, sampler_info};
 use unnoise::io::{Format, Limits, Range, read_batch, write_images};
 use unnoise::nn::{Device, DiffusionModel};
-use unnoise::{Error, Prior, SampleConfig, draw};
+use unnoise::{Error, GuidanceConfig, Prior, SampleConfig, draw};
 
 use self::trace::Trace;
 use crate::args::Common;
@@ -65,6 +65,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CLASS")]
     class: Option<usize>,
 
+    /// Scale of classifier-free guidance towards --class, of a model that was trained with --class-dropout: 1 is none, above it the class
+    /// shows more. It takes two evaluations.
+    #[arg(long, value_name = "W", requires = "class", allow_negative_numbers = true)]
+    guidance: Option<f64>,
+
+    /// Guide at noise levels sigma / alpha from LOW to HIGH only.
+    #[arg(
+        long,
+        value_name = "LOW,HIGH",
+        value_delimiter = ',',
+        num_args = 1,
+        requires = "guidance",
+        allow_negative_numbers = true
+    )]
+    guidance_interval: Option<Vec<f64>>,
+
+    /// Share, 0 to 1, by which the guided prediction's spread over the pixels is brought back to the unguided one's.
+    #[arg(long, value_name = "SHARE", requires = "guidance", allow_negative_numbers = true)]
+    guidance_rescale: Option<f64>,
+
     /// Write the state and the clean image's estimate after every step to this directory: x-0000.npy, x0_hat-0000.npy, ...,
     /// grid.json. After Ctrl-C it holds the steps that were finished.
     #[arg(long, value_name = "DIR")]
@@ -117,6 +137,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         seed: args.common.seed(),
         // A trace holds all images of a step in one array.
         batch: if args.trace.is_some() { n } else { args.batch },
+        guidance: guidance(&args)?,
     };
     let grid = prior.scheduler().grid(&config.sampler, spacing, config.steps)?;
     let spacing = prior.scheduler().spacing(&config.sampler, spacing)?.name();
@@ -153,6 +174,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let summary = json!({
         "output": args.output, "shape": drawing.x0.shape(), "sampler": args.sampler, "grid": spacing, "steps": args.steps,
         "images": drawn, "images_requested": n, "seed": config.seed, "eta": config.eta, "trace": args.trace,
+        "class": args.class, "guidance": args.guidance, "guidance_interval": args.guidance_interval,
+        "guidance_rescale": args.guidance_rescale,
         "evaluations": drawing.evaluations.forward, "evaluations_per_image": per_image,
         "weights_sha256": prior.weights_sha256(), "seconds": started.elapsed().as_secs_f64(),
     });
@@ -163,6 +186,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+fn guidance(args: &Args) -> Result<Option<GuidanceConfig>> {
+    let interval = args.guidance_interval.as_deref().map(|levels| match levels {
+        [low, high] => Ok([*low, *high]),
+        _ => bail!("--guidance-interval takes two noise levels, LOW,HIGH, got {}", count(levels.len(), "number")),
+    });
+    let (interval, rescale) = (interval.transpose()?, args.guidance_rescale.unwrap_or(0.0));
+    Ok(args.guidance.map(|scale| GuidanceConfig { scale, interval, rescale }))
+}
+
 /// The prior, on images of the size that it states, or that the starting noise has, or `--side`.
 fn load(args: &Args, start: Option<&Batch>, device: &Device) -> Result<Prior> {
     let Some(directory) = &args.model else {
@@ -171,11 +203,11 @@ fn load(args: &Args, start: Option<&Batch>, device: &Device) -> Result<Prior> {
             "--side is for models that do not state the size of their images; the built-in one is of 32x32"
         );
         let prior = Prior::digits(device)?;
-        super::check_class(prior.network().unet().config(), args.class)?;
+        super::check_class(prior.network().unet().config(), prior.null_class(), args.class)?;
         return Ok(prior);
     };
     let model = DiffusionModel::read(directory)?;
-    super::check_class(&model.config, args.class)?;
+    super::check_class(&model.config, model.null_class(), args.class)?;
     if let (Some(stated), Some(_)) = (model.config.sample_size, args.side) {
         let [h, w] = stated.sides();
         bail!("--side is for models that do not state the size of their images; {} is of {h}x{w}", directory.display());

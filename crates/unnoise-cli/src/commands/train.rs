@@ -78,13 +78,23 @@ pub(crate) struct Args {
     #[arg(long, value_name = "D", allow_negative_numbers = true)]
     ema: Option<f64>,
 
-    /// What the network predicts: eps, x0 or v; eps if not given.
+    /// What the network predicts: eps, x0 or v, or velocity on rectified_flow; eps, or velocity there, if not given.
     #[arg(long, value_name = "NAME")]
     prediction: Option<String>,
 
-    /// The noise levels: linear, scaled_linear, squaredcos_cap_v2, sigmoid, laplace or exp, 1000 steps; linear if not given.
+    /// The noise levels: linear, scaled_linear, squaredcos_cap_v2, sigmoid, laplace or exp, of 1000 steps, or rectified_flow, which has none; linear if not
+    /// given.
     #[arg(long, value_name = "NAME")]
     schedule: Option<String>,
+
+    /// How the times of rectified_flow are drawn: uniform, or logit_normal, whose logits are standard normal; uniform if not given.
+    #[arg(long, value_name = "NAME")]
+    times: Option<String>,
+
+    /// Condition on the images' classes, and show this share of them without theirs, as one class more, the last: what sample --guidance
+    /// needs.
+    #[arg(long, value_name = "P", conflicts_with = "architecture", allow_negative_numbers = true)]
+    class_dropout: Option<f64>,
 
     /// Mirror half of the images left to right.
     #[arg(long)]

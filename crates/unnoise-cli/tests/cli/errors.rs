@@ -106,7 +106,7 @@ fn errors_are_one_clear_line() {
         ("train --data image.npy --out image.npy".into(), "--out image.npy is a file, not a directory"),
         ("train --data image.npy --out run --batch 0".into(), "batch must be in 1..2^24, got 0"),
         ("train --data image.npy --out run --channels 7".into(), "--channels must be multiples of 16, got [7]"),
-        ("train --data image.npy --out run --prediction noise".into(), "known: eps, x0, v"),
+        ("train --data image.npy --out run --prediction noise".into(), "known: eps, x0, v, velocity"),
         ("train --data image.npy --out run --architecture notes.txt".into(), "notes.txt is not JSON"),
     ] {
         let message = scratch.refused(&line);

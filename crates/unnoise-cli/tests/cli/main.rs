@@ -1,6 +1,7 @@
 //! The commands as a user or another program calls them.
 
 mod errors;
+mod flow_and_classes;
 mod images;
 mod inspect;
 mod interrupt;

@@ -81,6 +81,9 @@ impl SchedulerConfig {
     /// [`Error::Unsupported`] as listed above.
     pub fn grid(&self, sampler: &str, spacing: Option<Spacing>, steps: usize) -> Result<Grid> {
         let class = Class::by_sampler(sampler)?;
+        if self.is_flow() {
+            return self.flow_grid(spacing, steps);
+        }
         let table = Table::new(self, class)?;
         if spacing.is_none() {
             self.refuse_other_sigmas(class)?;
@@ -104,6 +107,9 @@ impl SchedulerConfig {
     /// [`Error::Unknown`] for a name that does not exist.
     pub fn spacing(&self, sampler: &str, spacing: Option<Spacing>) -> Result<Spacing> {
         let class = Class::by_sampler(sampler)?;
+        if self.is_flow() {
+            return self.flow_spacing(spacing);
+        }
         let on = |key: Option<bool>, known: bool| known && key == Some(true);
         // A class that does not know a key ignores it: a configuration that was saved for Euler keeps its grid there.
         Ok(match spacing {

@@ -14,6 +14,7 @@ mod ddim;
 mod ddim_inverse;
 mod ddpm;
 mod diffusers;
+mod diffusers_flow;
 mod dpm_adaptive;
 mod dpm_multistep;
 mod dpm_singlestep;

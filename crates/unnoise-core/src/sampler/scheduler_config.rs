@@ -1,6 +1,7 @@
 //! diffusers' `scheduler_config.json`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use super::bounded::Bounded;
 use super::scheduler_class::{Class, Walk};
 use super::{Form, Sampler, SamplerOptions, SecondOrder, Variance, sampler_by_name};
-use crate::{DiscreteSchedule, Error, Result};
+use crate::{DiscreteSchedule, Error, RectifiedFlowSchedule, Result, Schedule};
 
 /// A `scheduler_config.json`, as diffusers writes it.
 ///
@@ -30,6 +31,7 @@ use crate::{DiscreteSchedule, Error, Result};
 /// | `unipc`, `unipc-bh1` | `UniPCMultistepScheduler` |
 /// | `sa-solver` | `SASolverScheduler` |
 /// | all others | none: an extension, on `euler`'s grids |
+/// | every name, of a flow | the grid of `FlowMatchEulerDiscreteScheduler`, without clipping |
 ///
 /// Grids beyond a class's own are extensions: Karras, exponential and Lu sigmas of `ddpm`, `ddim` and `pndm`, between the table's ends, and of
 /// `euler-a`; Lu lambdas of all but `DPMSolverMultistepScheduler`; spacings other than linspace of `DPMSolverSinglestepScheduler`.
@@ -129,11 +131,19 @@ impl SchedulerConfig {
         })
     }
 
-    /// The schedule that the model was trained on, with the defaults of `DDPMScheduler`.
+    /// The schedule that the model was trained on, with the defaults of `DDPMScheduler`; a flow's is the rectified flow.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for another `beta_schedule`; those of [`DiscreteSchedule::from_betas`].
-    pub fn schedule(&self) -> Result<DiscreteSchedule> {
+    pub fn schedule(&self) -> Result<Arc<dyn Schedule>> {
+        Ok(if self.is_flow() { Arc::new(RectifiedFlowSchedule) } else { Arc::new(self.discrete_schedule()?) })
+    }
+
+    /// The table of a model that is no flow.
+    ///
+    /// # Errors
+    /// As [`schedule`](Self::schedule).
+    pub fn discrete_schedule(&self) -> Result<DiscreteSchedule> {
         DiscreteSchedule::from_betas(self.betas(Class::Ddpm)?.into_iter().map(f64::from).collect())
     }
 
@@ -179,7 +189,7 @@ impl SchedulerConfig {
         let class = Class::by_sampler(name)?;
         // A threshold takes the clip's place.
         let clip = clip && !(self.thresholding == Some(true) && class.knows_thresholding());
-        let clips = class.clips().is_some_and(|by_default| self.clip_sample.unwrap_or(by_default));
+        let clips = class.clips().is_some_and(|by_default| self.clip_sample.unwrap_or(by_default && !self.is_flow()));
         let solver_type = self.solver_type.as_deref();
         let second = if solver_type == Some("heun") { SecondOrder::Heun } else { SecondOrder::Midpoint };
         let options = SamplerOptions {

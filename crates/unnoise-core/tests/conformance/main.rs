@@ -123,7 +123,7 @@ fn run(pin: &Pin, name: &str) -> Result<Batch> {
         );
     }
     let config = config(pin);
-    let (schedule, steps) = (Arc::new(config.schedule()?), config.train_steps());
+    let (schedule, steps) = (Arc::new(config.discrete_schedule()?), config.train_steps());
     // SA-Solver's `scale_model_input` does nothing.
     let scales = pin.kind.starts_with("kscaled") && pin.scheduler != "SASolverScheduler";
     let convention = if scales { Convention::Scaled } else { Convention::Plain };

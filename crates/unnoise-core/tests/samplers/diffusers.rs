@@ -116,7 +116,7 @@ fn check(case: &Case, third: ThirdOrder) -> std::result::Result<f64, String> {
         config.beta_end.get_or_insert(0.012);
     }
     let network = Network {
-        schedule: config.schedule().map_err(|e| e.to_string())?,
+        schedule: config.discrete_schedule().map_err(|e| e.to_string())?,
         prediction: case.config.prediction_type.clone().unwrap_or("epsilon".into()),
     };
     let steps = network.schedule.steps().unwrap() as f64;
@@ -258,7 +258,7 @@ fn reads_pythons_json_and_keeps_what_it_does_not_know() {
 /// The schedule is the double-precision one to single precision.
 #[test]
 fn the_schedule_is_the_closed_form() {
-    let schedule = SchedulerConfig::default().schedule().unwrap();
+    let schedule = SchedulerConfig::default().discrete_schedule().unwrap();
     let exact = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
     for k in 0..1000 {
         let (got, expected) = (Level::at(&schedule, exact.time(k)), Level::at(&exact, exact.time(k)));
@@ -276,7 +276,7 @@ fn rarer_betas_are_those_of_diffusers() {
         ("exp", [0.9880717396736145, 0.002478785812854767, 6.144378858152777e-06]),
     ] {
         let config = SchedulerConfig { beta_schedule: Some(name.into()), ..Default::default() };
-        let got: Vec<f64> = config.schedule().unwrap().alpha_bars().collect();
+        let got: Vec<f64> = config.discrete_schedule().unwrap().alpha_bars().collect();
         for (step, want) in [0, 499, 999].into_iter().zip(wants) {
             assert!((got[step] / want - 1.0).abs() < 3e-5, "{name} at {step}: {} instead of {want}", got[step]);
         }

@@ -26,7 +26,7 @@ fn a_directory_gives_back_the_model() {
     let mut read = DiffusionModel::read(root).unwrap();
     assert_eq!(read.scheduler.as_mut().unwrap().class_name.take().as_deref(), Some("DDPMScheduler"));
     assert_eq!(read, model);
-    assert_eq!((read.prediction().unwrap(), read.schedule().unwrap().betas().len()), (Prediction::V, 20));
+    assert_eq!((read.prediction().unwrap(), read.schedule().unwrap().steps().unwrap()), (Prediction::V, 20));
     assert!(read.denoiser(&Device::flex()).is_ok());
 
     // A pipeline's layout.

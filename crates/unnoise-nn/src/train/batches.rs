@@ -5,6 +5,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use unnoise_core::{Purpose, Streams, normal_quantile};
 
+use super::config::{FLOW_STEPS, Times};
 use crate::{Error, Result};
 
 /// The stream that shuffles epochs; a batch has fewer images than this.
@@ -147,26 +148,47 @@ pub struct TrainingBatch {
     pub x0: Array4<f32>,
     /// Unit normal noise, `[n, c, h, w]`.
     pub eps: Array4<f32>,
-    /// The training step of each image's noise level, `0..T`.
-    pub levels: Vec<usize>,
+    /// The network's timestep at each image's noise level: a training step, `0..T`, or `1000 t` of a flow.
+    pub levels: Vec<f64>,
     /// The class of each image, for a class-conditional network.
     pub labels: Option<Vec<usize>>,
 }
 
 /// How batches are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sampling {
     /// The run's seed.
     pub seed: u64,
     /// Images in a batch.
     pub batch: usize,
-    /// The number of noise levels `T`.
-    pub levels: usize,
+    /// The noise levels.
+    pub levels: Levels,
     /// Whether half of the images are mirrored left to right.
     pub flips: bool,
+    /// The class that stands for none, and the share of images that get it.
+    pub dropout: Option<(usize, f64)>,
 }
 
-/// Draws batches: epochs of all images in a random order, levels uniform over the training steps.
+/// How noise levels are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Levels {
+    /// One of the steps `0..T`, all alike.
+    Steps(usize),
+    /// A time of a flow.
+    Times(Times),
+}
+
+impl Levels {
+    /// The network's timestep, from a number uniform in (0, 1).
+    fn timestep(self, uniform: f64) -> f64 {
+        match self {
+            Self::Steps(count) => below(uniform, count) as f64,
+            Self::Times(times) => times.time(uniform) * FLOW_STEPS as f64,
+        }
+    }
+}
+
+/// Draws batches: epochs of all images in a random order, levels as the run draws them.
 ///
 /// Every number is a function of seed, step and place in the batch. Image `i` of step `k` is entry `k batch + i` of the endless
 /// sequence of shuffled epochs, so that a batch may straddle two epochs and every epoch shows every image once.
@@ -185,11 +207,11 @@ impl Batches {
 
     /// The batch of training step `step`, from 0.
     pub(super) fn batch(&mut self, images: &TrainingImages, step: u64) -> TrainingBatch {
-        let Sampling { seed, batch, levels: count, flips } = self.sampling;
+        let Sampling { seed, batch, levels: of, flips, dropout } = self.sampling;
         let [c, h, w] = images.shape();
         let d = c * h * w;
-        // One stream for each image: d uniforms that become its noise, one for its level, one for its flip.
-        let draws = Streams::new(seed, 0..batch as u32).uniform(step as usize, Purpose::Training, d + 2);
+        // One stream for each image: d uniforms that become its noise, one for its level, one for its flip, one for its class.
+        let draws = Streams::new(seed, 0..batch as u32).uniform(step as usize, Purpose::Training, d + 3);
         let mut x0 = Array4::zeros((batch, c, h, w));
         let mut eps = Array4::zeros((batch, c, h, w));
         let mut levels = Vec::with_capacity(batch);
@@ -199,9 +221,10 @@ impl Batches {
             let image = images.image(index);
             place(image.view(), flips && draw[d + 1] < 0.5, x0.index_axis_mut(Axis(0), i));
             eps.index_axis_mut(Axis(0), i).iter_mut().zip(draw).for_each(|(e, u)| *e = normal_quantile(*u) as f32);
-            levels.push(below(draw[d], count));
+            levels.push(of.timestep(draw[d]));
             if let (Some(labels), Some(all)) = (&mut labels, images.labels()) {
-                labels.push(all[index]);
+                let dropped = dropout.filter(|(_, share)| draw[d + 2] < *share);
+                labels.push(dropped.map_or(all[index], |(null, _)| null));
             }
         }
         TrainingBatch { x0, eps, levels, labels }
@@ -259,7 +282,8 @@ mod tests {
 
     #[test]
     fn every_epoch_shows_every_image_once_in_another_order() {
-        let (images, mut batches) = (numbered(10), Batches::new(Sampling { seed: 5, batch: 4, levels: 1000, flips: false }));
+        let (images, mut batches) =
+            (numbered(10), Batches::new(Sampling { seed: 5, batch: 4, levels: Levels::Steps(1000), flips: false, dropout: None }));
         let seen: Vec<u8> = (0..10).flat_map(|step| indices(&batches.batch(&images, step))).collect();
         let epochs: Vec<&[u8]> = seen.chunks(10).collect();
         for epoch in &epochs {
@@ -272,7 +296,8 @@ mod tests {
 
     #[test]
     fn a_batch_depends_on_seed_and_step_alone() {
-        let (images, sampling) = (numbered(7), Sampling { seed: 5, batch: 4, levels: 1000, flips: true });
+        let (images, sampling) =
+            (numbered(7), Sampling { seed: 5, batch: 4, levels: Levels::Steps(1000), flips: true, dropout: None });
         let mut walked = Batches::new(sampling);
         let all: Vec<TrainingBatch> = (0..6).map(|step| walked.batch(&images, step)).collect();
         assert_eq!(all[5], Batches::new(sampling).batch(&images, 5));
@@ -285,16 +310,39 @@ mod tests {
     #[test]
     fn levels_are_uniform_and_half_are_mirrored() {
         let images = TrainingImages::from_f32(Array4::from_shape_fn((3, 1, 1, 2), |(.., j)| j as f32), [0.0, 1.0]).unwrap();
-        let mut batches = Batches::new(Sampling { seed: 1, batch: 200, levels: 50, flips: true });
+        let mut batches = Batches::new(Sampling { seed: 1, batch: 200, levels: Levels::Steps(50), flips: true, dropout: None });
         let (mut bins, mut mirrored, n) = ([0.0f64; 10], 0.0, 20_000.0);
         for step in 0..100 {
             let batch = batches.batch(&images, step);
-            batch.levels.iter().for_each(|level| bins[level / 5] += 1.0);
+            batch.levels.iter().for_each(|level| bins[*level as usize / 5] += 1.0);
             mirrored += batch.x0.axis_iter(Axis(0)).filter(|image| image[[0, 0, 0]] > 0.0).count() as f64;
         }
         let chi_square: f64 = bins.iter().map(|count| (count - n / 10.0).powi(2) / (n / 10.0)).sum();
         assert!(chi_square < 27.88, "{chi_square}");
         assert!((mirrored - n / 2.0).abs() < 3.29 * (n / 4.0f64).sqrt(), "{mirrored}");
+    }
+
+    /// Times of a flow: chi-square over ten bins of their distribution function, below its 99.9 % quantile; half of the logits of a logit-normal
+    /// lie below its mean. And a quarter of the classes are left out, within 3.29 standard deviations.
+    #[test]
+    fn flows_times_and_dropped_classes_have_their_shares() {
+        let images = numbered(10).with_labels((0..10).map(|i| i % 3).collect()).unwrap();
+        let logit_normal = Times::LogitNormal { mean: 0.5, deviation: 2.0 };
+        for times in [Times::Uniform, logit_normal] {
+            let sampling = Sampling { seed: 2, batch: 100, levels: Levels::Times(times), flips: false, dropout: Some((3, 0.25)) };
+            let mut batches = Batches::new(sampling);
+            let (mut bins, mut dropped, n) = ([0.0f64; 10], 0.0, 10_000.0);
+            let quantiles: Vec<f64> = (1..10).map(|k| 1000.0 * times.time(f64::from(k) / 10.0)).collect();
+            for step in 0..100 {
+                let batch = batches.batch(&images, step);
+                batch.levels.iter().for_each(|level| bins[quantiles.partition_point(|q| q < level)] += 1.0);
+                dropped += batch.labels.unwrap().iter().filter(|label| **label == 3).count() as f64;
+            }
+            let chi_square: f64 = bins.iter().map(|count| (count - n / 10.0).powi(2) / (n / 10.0)).sum();
+            assert!(chi_square < 27.88, "{times:?}: {chi_square}");
+            assert!((dropped - 0.25 * n).abs() < 3.29 * (n * 0.1875).sqrt(), "{dropped}");
+        }
+        assert!((logit_normal.time(0.5) - 1.0 / (1.0 + (-0.5f64).exp())).abs() < 1e-15);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use unnoise_core::{Betas, DiscreteConfig, Prediction, ScheduleConfig, SchedulerConfig};
+use unnoise_core::{Betas, DiscreteConfig, Prediction, SchedulerConfig};
 
 use super::batches::TrainingImages;
-use super::config::TrainConfig;
+use super::config::{FLOW_STEPS, TrainConfig, TrainSchedule};
 use super::run_directory::RunDirectory;
 use super::trainer::{Trainer, TrainingState};
 use crate::files::{read_limited, write_atomically};
@@ -144,7 +144,7 @@ impl Checkpoint {
         model.about = Some(json!({
             "format": 1,
             "unnoise_version": env!("CARGO_PKG_VERSION"),
-            "schedule": ScheduleConfig::Discrete(config.schedule.clone()),
+            "schedule": config.schedule.config(),
             "prediction": config.prediction,
             "image_shape": images.shape,
             "value_range": images.range,
@@ -156,6 +156,9 @@ impl Checkpoint {
                 "settings": config,
             },
         }));
+        if let (Some(about), Some(null)) = (&mut model.about, config.null_class()) {
+            about["null_class"] = null.into();
+        }
         Ok(model)
     }
 
@@ -212,9 +215,11 @@ impl Trainer {
     }
 }
 
-/// The schedule as diffusers' `DDPMScheduler` has it.
+/// The schedule as diffusers' `DDPMScheduler` has it, or `FlowMatchEulerDiscreteScheduler`.
 fn scheduler(config: &TrainConfig) -> SchedulerConfig {
-    let DiscreteConfig { betas, zero_terminal_snr } = &config.schedule;
+    let TrainSchedule::Discrete(DiscreteConfig { betas, zero_terminal_snr }) = &config.schedule else {
+        return SchedulerConfig::flow(FLOW_STEPS);
+    };
     let (name, steps, ends, trained) = match betas {
         Betas::Linear { steps, beta_start, beta_end } => ("linear", *steps, Some((*beta_start, *beta_end)), None),
         Betas::ScaledLinear { steps, beta_start, beta_end } => ("scaled_linear", *steps, Some((*beta_start, *beta_end)), None),
@@ -268,8 +273,9 @@ mod tests {
         ];
         for betas in cases {
             let schedule = DiscreteConfig { betas, zero_terminal_snr: false };
-            let config = TrainConfig { schedule: schedule.clone(), ..TrainConfig::new(UnetConfig::default(), 1) };
-            let (read, trained) = (scheduler(&config).schedule().unwrap(), schedule.build().unwrap());
+            let config =
+                TrainConfig { schedule: TrainSchedule::Discrete(schedule.clone()), ..TrainConfig::new(UnetConfig::default(), 1) };
+            let (read, trained) = (scheduler(&config).discrete_schedule().unwrap(), schedule.build().unwrap());
             assert_eq!(read.betas().len(), trained.betas().len());
             let close = |(a, b): (&f64, &f64)| (a / b - 1.0).abs() < 1e-6;
             assert!(read.betas().iter().zip(trained.betas()).all(close), "{schedule:?}");

@@ -5,13 +5,14 @@ use ndarray::{Array4, Axis, stack};
 use unnoise_core::{Noise, Purpose, Streams};
 
 use super::batches::TrainingImages;
-use super::trainer::{noised, tensor};
+use super::config::FLOW_STEPS;
+use super::trainer::{Process, tensor};
 use crate::{DiffusionModel, Result, Tracking};
 
 /// Images that are shown to the network at a time.
 const BATCH: usize = 64;
 
-/// The mean loss of a model over all `images` at each of `levels` (steps of its schedule).
+/// The mean loss of a model over all `images` at each of `levels` (the network's timesteps).
 ///
 /// Image `i` meets the same noise at a level whatever the model, so that two models are compared on the same numbers.
 ///
@@ -24,7 +25,8 @@ pub fn held_out_losses(
     seed: u64,
     device: &Device,
 ) -> Result<Vec<f64>> {
-    let (schedule, prediction) = (model.schedule()?, model.prediction()?);
+    let steps = model.scheduler.as_ref().map_or(FLOW_STEPS, |scheduler| scheduler.train_steps());
+    let process = Process::new(model.schedule()?, model.prediction()?, steps);
     let unet = model.unet(device, Tracking::Frozen)?;
     let n = images.len();
     let labels = images.labels().filter(|_| model.config.num_class_embeds.is_some());
@@ -38,9 +40,9 @@ pub fn held_out_losses(
             let x0: Array4<f32> = stack(Axis(0), &views).expect("the images have one shape");
             let mut streams = Streams::new(seed, from as u32..(from + count) as u32);
             let eps = streams.normal(level, Purpose::Auxiliary, count, images.shape()).mapv(|v| v as f32);
-            let steps = vec![level; count];
-            let (x_t, target) = noised(&schedule, prediction, &x0, &eps, &steps);
-            let output = unet.forward(tensor(x_t, device), &vec![level as f64; count], labels.map(|l| &l[rows]))?;
+            let timesteps = vec![level as f64; count];
+            let (x_t, target) = process.noised(&x0, &eps, &timesteps);
+            let output = unet.forward(tensor(x_t, device), &timesteps, labels.map(|l| &l[rows]))?;
             let loss = (output - tensor(target, device)).square().mean();
             sum += count as f64 * f64::from(loss.into_scalar::<f32>());
         }

@@ -11,7 +11,7 @@ mod trainer;
 
 pub use batches::{TrainingBatch, TrainingImages};
 pub use checkpoint::{Checkpoint, ImagesSummary};
-pub use config::TrainConfig;
+pub use config::{Times, TrainConfig, TrainSchedule};
 pub use held_out::held_out_losses;
 pub use learning_rate::LearningRate;
 pub use optimizer::{AdamW, Slot, Update, clip_factor, ema_decay, global_norm};

@@ -1,18 +1,20 @@
 //! The training loop.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Array4, Axis};
-use unnoise_core::{DiscreteSchedule, Prediction, Scales, Schedule};
+use unnoise_core::{Derivatives, Prediction, Scales, Schedule};
 
 use super::batches::{Batches, TrainingBatch, TrainingImages};
 use super::checkpoint::ImagesSummary;
-use super::config::TrainConfig;
+use super::config::{FLOW_STEPS, TrainConfig};
 use super::optimizer::{Slot, Update, clip_factor, ema_decay, global_norm};
 use super::run_directory::RunDirectory;
 use crate::bridge::in_pool;
+use crate::denoiser::Clock;
 use crate::{Error, Params, Result, Tracking, Unet};
 
 /// What one update did.
@@ -68,7 +70,7 @@ impl TrainingState {
 /// counter-based streams by seed and step, so that a resumed run continues as if it had never stopped.
 pub struct Trainer {
     config: TrainConfig,
-    schedule: DiscreteSchedule,
+    process: Process,
     images: TrainingImages,
     summary: ImagesSummary,
     batches: Batches,
@@ -104,8 +106,9 @@ impl Trainer {
         check_images(&config, &images)?;
         Unet::new(&config.model, &state.weights, &device, Tracking::Frozen)?;
         let schedule = config.schedule.build()?;
-        let batches = Batches::new(config.sampling(schedule.betas().len()));
-        Ok(Self { config, schedule, summary: ImagesSummary::of(&images), images, batches, state, device })
+        let batches = Batches::new(config.sampling(&*schedule));
+        let process = Process::new(schedule, config.prediction, FLOW_STEPS);
+        Ok(Self { config, process, summary: ImagesSummary::of(&images), images, batches, state, device })
     }
 
     /// The run's settings.
@@ -192,13 +195,12 @@ impl Trainer {
 
     /// The mean loss of a batch and its gradient.
     fn loss_and_gradient(&mut self, batch: &TrainingBatch) -> Result<(f64, Params)> {
-        let TrainConfig { model, prediction, .. } = &self.config;
-        let (x_t, target) = noised(&self.schedule, *prediction, &batch.x0, &batch.eps, &batch.levels);
-        let timesteps: Vec<f64> = batch.levels.iter().map(|&level| level as f64).collect();
+        let TrainConfig { model, .. } = &self.config;
+        let (x_t, target) = self.process.noised(&batch.x0, &batch.eps, &batch.levels);
         let labels = batch.labels.as_deref().filter(|_| model.num_class_embeds.is_some());
         let unet = Unet::borrowing(model, &mut self.state.weights, &self.device)?;
         let result = in_pool(|| {
-            let prediction = unet.forward(tensor(x_t, &self.device), &timesteps, labels)?;
+            let prediction = unet.forward(tensor(x_t, &self.device), &batch.levels, labels)?;
             let loss = (prediction - tensor(target, &self.device)).square().mean();
             let value = f64::from(loss.clone().into_scalar::<f32>());
             Ok((value, unet.gradients(&loss.backward())?))
@@ -217,28 +219,42 @@ fn values_mut(params: &mut Params) -> impl Iterator<Item = &mut [f32]> {
     params.iter_mut().map(|(_, parameter)| parameter.values.as_mut_slice())
 }
 
-/// The network's input `alpha x0 + sigma eps` and what it should predict there.
-pub(super) fn noised(
-    schedule: &DiscreteSchedule,
+/// What a network is shown and what it should predict.
+pub(super) struct Process {
+    schedule: Arc<dyn Schedule>,
     prediction: Prediction,
-    x0: &Array4<f32>,
-    eps: &Array4<f32>,
-    levels: &[usize],
-) -> (Array4<f32>, Array4<f32>) {
-    let (mut x_t, mut target) = (x0.clone(), x0.clone());
-    for (i, &level) in levels.iter().enumerate() {
-        let Scales { alpha, sigma } = schedule.scales(schedule.time(level));
-        let (alpha, sigma) = (alpha as f32, sigma as f32);
-        let (x0, eps) = (x0.index_axis(Axis(0), i), eps.index_axis(Axis(0), i));
-        x_t.index_axis_mut(Axis(0), i).zip_mut_with(&eps, |x, e| *x = alpha * *x + sigma * e);
-        let mut target = target.index_axis_mut(Axis(0), i);
-        match prediction {
-            Prediction::X0 => target.assign(&x0),
-            Prediction::V => target.zip_mut_with(&eps, |x, e| *x = alpha * e - sigma * *x),
-            _ => target.assign(&eps),
-        }
+    clock: Clock,
+}
+
+impl Process {
+    /// That of a schedule, which counts `steps` if it has none.
+    pub(super) fn new(schedule: Arc<dyn Schedule>, prediction: Prediction, steps: usize) -> Self {
+        let clock = Clock::new(&*schedule, steps);
+        Self { schedule, prediction, clock }
     }
-    (x_t, target)
+
+    /// The network's input `alpha x0 + sigma eps` and what it should predict there, at these timesteps.
+    pub(super) fn noised(&self, x0: &Array4<f32>, eps: &Array4<f32>, timesteps: &[f64]) -> (Array4<f32>, Array4<f32>) {
+        let (mut x_t, mut target) = (x0.clone(), x0.clone());
+        for (i, &timestep) in timesteps.iter().enumerate() {
+            let t = self.clock.time(timestep);
+            let Scales { alpha, sigma } = self.schedule.scales(t);
+            let (alpha, sigma) = (alpha as f32, sigma as f32);
+            let (x0, eps) = (x0.index_axis(Axis(0), i), eps.index_axis(Axis(0), i));
+            x_t.index_axis_mut(Axis(0), i).zip_mut_with(&eps, |x, e| *x = alpha * *x + sigma * e);
+            let mut target = target.index_axis_mut(Axis(0), i);
+            match self.prediction {
+                Prediction::X0 => target.assign(&x0),
+                Prediction::V => target.zip_mut_with(&eps, |x, e| *x = alpha * e - sigma * *x),
+                Prediction::Velocity => {
+                    let Derivatives { d_alpha, d_sigma } = self.schedule.derivatives(t);
+                    target.zip_mut_with(&eps, |x, e| *x = d_alpha as f32 * *x + d_sigma as f32 * e);
+                }
+                _ => target.assign(&eps),
+            }
+        }
+        (x_t, target)
+    }
 }
 
 pub(super) fn tensor(array: Array4<f32>, device: &Device) -> Tensor<4> {
@@ -247,7 +263,8 @@ pub(super) fn tensor(array: Array4<f32>, device: &Device) -> Tensor<4> {
 }
 
 fn check_images(config: &TrainConfig, images: &TrainingImages) -> Result<()> {
-    let classes = config.model.num_class_embeds;
+    // The last class may stand for none.
+    let classes = config.null_class().or(config.model.num_class_embeds);
     let ([c, h, w], multiple) = (images.shape(), config.model.side_multiple());
     let argument = |what, expected: String, got: String| Err(Error::Argument { what, expected, got, at: "Trainer" });
     if c != config.model.in_channels {
@@ -268,24 +285,31 @@ fn check_images(config: &TrainConfig, images: &TrainingImages) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use unnoise_core::{DiscreteSchedule, RectifiedFlowSchedule};
+
     use super::*;
 
     /// Each target together with the noisy image gives the clean one back.
     #[test]
     fn targets_determine_the_image() {
-        let schedule = DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap();
+        let ddpm: Arc<dyn Schedule> = Arc::new(DiscreteSchedule::linear(1000, 1e-4, 0.02).unwrap());
+        let flow: Arc<dyn Schedule> = Arc::new(RectifiedFlowSchedule);
         let x0 = Array4::from_shape_fn((3, 1, 2, 2), |(n, _, i, j)| 0.3 * n as f32 - 0.2 * i as f32 + 0.1 * j as f32);
         let eps = x0.mapv(|v| (40.0 * v).sin());
-        let levels = [0, 300, 700];
-        for prediction in [Prediction::Eps, Prediction::X0, Prediction::V] {
-            let (x_t, target) = noised(&schedule, prediction, &x0, &eps, &levels);
+        let levels = [0.0, 300.0, 700.0];
+        let on_ddpm = [Prediction::Eps, Prediction::X0, Prediction::V].map(|prediction| (prediction, &ddpm));
+        for (prediction, schedule) in on_ddpm.into_iter().chain([(Prediction::Velocity, &flow)]) {
+            let process = Process::new(Arc::clone(schedule), prediction, 1000);
+            let (x_t, target) = process.noised(&x0, &eps, &levels);
             for (i, &level) in levels.iter().enumerate() {
-                let Scales { alpha, sigma } = schedule.scales(schedule.time(level));
+                let t = if prediction == Prediction::Velocity { level / 1000.0 } else { (level + 1.0) / 1000.0 };
+                let Scales { alpha, sigma } = schedule.scales(t);
                 let row = |a: &Array4<f32>| a.index_axis(Axis(0), i).mapv(f64::from);
                 let (x_t, target) = (row(&x_t), row(&target));
                 let recovered = match prediction {
                     Prediction::X0 => target,
                     Prediction::V => x_t * alpha - target * sigma,
+                    Prediction::Velocity => x_t - target * t,
                     _ => (x_t - target * sigma) / alpha,
                 };
                 let error = (recovered - row(&x0)).iter().fold(0.0f64, |worst, e| worst.max(e.abs()));

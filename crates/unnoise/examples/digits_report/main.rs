@@ -21,8 +21,8 @@ use burn::tensor::Device;
 use classifier::{Classifier, FEATURES, Verdicts, permutation};
 use ndarray::{Array4, Axis, Slice, concatenate};
 use unnoise_core::{
-    Batch, Denoiser, Level, Noise, Purpose, Scales, Schedule, SchedulerConfig, Spacing, Streams, asymmetry, frechet_distance,
-    sample, start_noise,
+    Batch, Denoiser, Level, Noise, Purpose, Scales, SchedulerConfig, Spacing, Streams, asymmetry, frechet_distance, sample,
+    start_noise,
 };
 use unnoise_io::{Array, DatasetConfig, Overwrite, Pixels, Range, SheetConfig, read_dataset, sheet, write_npy};
 use unnoise_nn::{DiffusionModel, TrainingImages, UnetDenoiser, held_out_losses};
@@ -166,7 +166,9 @@ fn print_verdicts(samples: &Verdicts, real: &Verdicts, test: &Verdicts) -> Resul
 
 fn print_losses(model: &DiffusionModel, digits: &Digits, count: usize, device: &Device) -> Result<()> {
     let schedule = model.schedule()?;
-    let steps = schedule.betas().len();
+    let steps = model.scheduler.as_ref().map_or(1000, |scheduler| scheduler.train_steps());
+    // A step of a table is (step + 1) / T, a flow's timestep is T t.
+    let offset = schedule.steps().map_or(0, |_| 1);
     let rows = Slice::from(..count.min(digits.labels.len()));
     let images = TrainingImages::from_u8(digits.bytes.slice_axis(Axis(0), rows).to_owned())?;
     let levels = LEVELS.map(|thousandths| thousandths * steps / 1000);
@@ -174,7 +176,7 @@ fn print_losses(model: &DiffusionModel, digits: &Digits, count: usize, device: &
     println!("\nMean squared error of the predicted {} on {} held-out digits:\n", model.prediction()?.name(), images.len());
     println!("| step of {steps} | sigma / alpha | loss |\n|---|---|---|");
     for (level, loss) in levels.into_iter().zip(losses) {
-        let Scales { alpha, sigma } = schedule.scales(schedule.time(level));
+        let Scales { alpha, sigma } = schedule.scales((level + offset) as f64 / steps as f64);
         println!("| {level} | {:.3} | {loss:.5} |", sigma / alpha);
     }
     Ok(())

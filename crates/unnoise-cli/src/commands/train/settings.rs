@@ -5,7 +5,8 @@ use std::fs;
 use anyhow::{Context, Result, bail, ensure};
 use unnoise::core::{BETA_SCHEDULES, Betas, DiscreteConfig, Prediction};
 use unnoise::nn::{
-    Device, DiffusionModel, LearningRate, RunDirectory, SampleSize, TrainConfig, Trainer, TrainingImages, UnetConfig,
+    Device, DiffusionModel, LearningRate, Params, RunDirectory, SampleSize, Times, TrainConfig, TrainSchedule, Trainer,
+    TrainingImages, UnetConfig,
 };
 
 use super::Args;
@@ -18,11 +19,13 @@ pub(super) fn start(args: &Args, images: TrainingImages, device: &Device) -> Res
         Some(model) => UnetConfig { sample_size: Some(sides(images.shape())), ..model.config.clone() },
         None => architecture(args, images.shape())?,
     };
+    let model = UnetConfig { num_class_embeds: classes(args, &images)?.or(model.num_class_embeds), ..model };
     let steps = args.steps.unwrap_or(10_000);
     let defaults = TrainConfig::new(model, steps);
+    let usual = if args.schedule.as_deref() == Some(FLOW) { "velocity" } else { "eps" };
     let config = TrainConfig {
-        schedule: schedule(args.schedule.as_deref().unwrap_or("linear"))?,
-        prediction: prediction(args.prediction.as_deref().unwrap_or("eps"))?,
+        schedule: schedule(args.schedule.as_deref().unwrap_or("linear"), args.times.as_deref())?,
+        prediction: prediction(args.prediction.as_deref().unwrap_or(usual))?,
         batch: args.batch.unwrap_or(defaults.batch),
         learning_rate: LearningRate {
             peak: args.lr.unwrap_or(1e-3),
@@ -31,14 +34,36 @@ pub(super) fn start(args: &Args, images: TrainingImages, device: &Device) -> Res
         },
         ema_decay: args.ema.unwrap_or(defaults.ema_decay),
         flips: args.flips,
+        class_dropout: args.class_dropout,
         seed: args.common.seed(),
         checkpoint_every: args.checkpoint_every.unwrap_or(500),
         ..defaults
     };
     Ok(match init {
-        Some(model) => Trainer::with_weights(config, images, model.params, device.clone())?,
+        Some(model) => {
+            let params = with_classes(model.params, &config.model)?;
+            Trainer::with_weights(config, images, params, device.clone())?
+        }
         None => Trainer::new(config, images, device.clone())?,
     })
+}
+
+/// The rows of the class table that --class-dropout asks for: one a class of the images, and the last for none.
+fn classes(args: &Args, images: &TrainingImages) -> Result<Option<usize>> {
+    if args.class_dropout.is_none() {
+        return Ok(None);
+    }
+    let Some(labels) = images.labels() else { bail!("--class-dropout needs images with classes, as an .npz with labels") };
+    Ok(labels.iter().max().map(|most| most + 2))
+}
+
+/// Weights of a network without classes as those of one with them: a table of zeros leaves what it computes as it is.
+fn with_classes(mut params: Params, model: &UnetConfig) -> Result<Params> {
+    const TABLE: &str = "class_embedding.weight";
+    if let (Some(shape), None) = (model.parameter_shapes()?.get(TABLE), params.get(TABLE)) {
+        params.insert(TABLE, shape.clone(), vec![0.0; shape.iter().product()])?;
+    }
+    Ok(params)
 }
 
 /// The run in `run`, to go on with.
@@ -74,11 +99,22 @@ fn check_settings(args: &Args, config: &TrainConfig, shape: [usize; 3]) -> Resul
     same("checkpoint-every", args.checkpoint_every, config.checkpoint_every)?;
     same("prediction", args.prediction.as_deref().map(prediction).transpose()?, config.prediction)?;
     same("flips", args.flips.then_some(true), config.flips)?;
+    same("class-dropout", args.class_dropout.map(Some), config.class_dropout)?;
+    if let Some(name) = args.times.as_deref() {
+        ensure!(
+            schedule(FLOW, Some(name))? == config.schedule,
+            "--times {name} contradicts the run; a resumed run keeps its settings"
+        );
+    }
     if let Some(name) = &args.schedule {
-        ensure!(schedule(name)? == config.schedule, "--schedule {name} contradicts the run; a resumed run keeps its settings");
+        let given = match (&config.schedule, name.as_str()) {
+            (flow @ TrainSchedule::Flow { .. }, FLOW) => flow.clone(),
+            _ => schedule(name, None)?,
+        };
+        ensure!(given == config.schedule, "--schedule {name} contradicts the run; a resumed run keeps its settings");
     }
     if args.architecture.is_some() || args.channels.is_some() || args.layers.is_some() {
-        let given = architecture(args, shape)?;
+        let given = UnetConfig { num_class_embeds: config.model.num_class_embeds, ..architecture(args, shape)? };
         ensure!(
             given == config.model,
             "--architecture, --channels and --layers contradict the run, whose levels have {:?} channels and {} layers",
@@ -132,7 +168,20 @@ fn unet(channels: &[usize], layers: usize, [c, h, w]: [usize; 3]) -> Result<Unet
     })
 }
 
-fn schedule(name: &str) -> Result<DiscreteConfig> {
+const FLOW: &str = "rectified_flow";
+
+fn schedule(name: &str, times: Option<&str>) -> Result<TrainSchedule> {
+    if name == FLOW {
+        return Ok(TrainSchedule::Flow {
+            rectified_flow: match times {
+                None | Some("uniform") => Times::Uniform,
+                Some("logit_normal") => Times::LogitNormal { mean: 0.0, deviation: 1.0 },
+                Some(other) => bail!("unknown times '{other}'; known: uniform, logit_normal"),
+            },
+        });
+    }
+    ensure!(times.is_none(), "--times is an option of the schedule {FLOW}; {name} has steps, all alike");
+
     let steps = 1000;
     let betas = match name {
         "linear" => Betas::Linear { steps, beta_start: 1e-4, beta_end: 0.02 },
@@ -141,9 +190,9 @@ fn schedule(name: &str) -> Result<DiscreteConfig> {
         "sigmoid" => Betas::Sigmoid { steps, beta_start: 1e-4, beta_end: 0.02 },
         "laplace" => Betas::Laplace { steps },
         "exp" => Betas::Exponential { steps },
-        other => bail!("unknown schedule '{other}'; known: {}", BETA_SCHEDULES.join(", ")),
+        other => bail!("unknown schedule '{other}'; known: {}, {FLOW}", BETA_SCHEDULES.join(", ")),
     };
-    Ok(DiscreteConfig { betas, zero_terminal_snr: false })
+    Ok(TrainSchedule::Discrete(DiscreteConfig { betas, zero_terminal_snr: false }))
 }
 
 fn prediction(name: &str) -> Result<Prediction> {
@@ -151,6 +200,7 @@ fn prediction(name: &str) -> Result<Prediction> {
         "eps" => Prediction::Eps,
         "x0" => Prediction::X0,
         "v" => Prediction::V,
-        other => bail!("unknown prediction '{other}'; known: eps, x0, v"),
+        "velocity" => Prediction::Velocity,
+        other => bail!("unknown prediction '{other}'; known: eps, x0, v, velocity"),
     })
 }
