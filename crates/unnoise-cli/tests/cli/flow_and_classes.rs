@@ -32,12 +32,14 @@ fn a_flow_serves_every_command() {
     assert_eq!(config, json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}));
     let about = scratch.json("inspect flow/model")["about"].clone();
     assert_eq!((&about["prediction"], &about["schedule"]["kind"]), (&json!("velocity"), &json!("rectified_flow")));
-    for sampler in ["ddim", "euler", "heun", "ddpm"] {
+    for sampler in ["ddim", "euler", "heun", "ddpm", "flow-euler", "flow-heun", "rk45"] {
         let summary =
             scratch.json(&format!("sample --model flow/model --sampler {sampler} --steps 5 --n 2 --output {sampler}.npy"));
         assert_eq!(summary["grid"], "linspace");
     }
-    assert!(largest_difference(&scratch.read("ddim.npy"), &scratch.read("euler.npy")) < 1e-5);
+    for euler in ["euler.npy", "flow-euler.npy"] {
+        assert!(largest_difference(&scratch.read("ddim.npy"), &scratch.read(euler)) < 1e-5);
+    }
     scratch.measure(0.1);
     for method in ["mmps", "dps"] {
         scratch.succeed(&format!(
@@ -63,9 +65,9 @@ fn a_flow_serves_every_command() {
 fn classes_are_left_out_and_guide() {
     let scratch = with_digits();
     scratch.succeed(&format!("train --data digits.npz {OPTIONS} --out plain"));
-    scratch.succeed(&format!(
-        "train --data digits.npz --init plain/model --batch 4 --steps 20 --warmup 2 --sheet-every 0 --lr 0.01 --class-dropout 0.2 --out run"
-    ));
+    scratch.succeed(
+        "train --data digits.npz --init plain/model --batch 4 --steps 20 --warmup 2 --sheet-every 0 --lr 0.01 --class-dropout 0.2 --out run",
+    );
     assert_eq!(scratch.json("inspect run/model")["about"]["null_class"], 3);
     let sample = |options: &str, file: &str| {
         let summary = scratch.json(&format!("sample --model run/model --steps 4 --n 2 --no-clip {options} --output {file}.npy"));

@@ -57,7 +57,7 @@ fn level(schedule: &dyn Schedule, timestep: i64) -> Level {
 
 /// The timesteps at which the sampler `name` asks the network.
 fn asked(config: &SchedulerConfig, name: &str, steps: usize) -> Vec<f64> {
-    let schedule = config.schedule().unwrap();
+    let schedule = config.discrete_schedule().unwrap();
     let recorder = Recorder(&schedule, Mutex::default());
     let grid = config.grid(name, None, steps).unwrap();
     let mut sampler = config.sampler(name, None, true).unwrap();
@@ -81,7 +81,7 @@ fn pairs(pinned: &PinnedValues) -> Vec<(f64, f64)> {
     if pinned.scheduler == "UnCLIPScheduler" {
         config.beta_schedule = Some("squaredcos_cap_v2".into());
     }
-    let schedule = config.schedule().unwrap();
+    let schedule = config.discrete_schedule().unwrap();
     let step = |from, to| Interval { from: level(&schedule, from), to: level(&schedule, to) };
     let ddpm = |variance, t| std(Ddpm { variance, clip: None }, &schedule, step(t, t - 1));
     let rows = |got: &dyn Fn(&[i64]) -> f64| table(&pinned.expected).iter().map(|(key, value)| (got(key), *value)).collect();

@@ -223,7 +223,7 @@ fn assert_is_sound(grid: &Grid, kind: &GridKind, schedule: &dyn Schedule, what: 
 fn every_sampler_serves_every_diffusers_grid() {
     for zero_snr in [false, true] {
         let config = SchedulerConfig { rescale_betas_zero_snr: Some(zero_snr), ..Default::default() };
-        let schedule: Arc<dyn Schedule> = Arc::new(config.schedule().unwrap());
+        let schedule: Arc<dyn Schedule> = config.schedule().unwrap();
         for SamplerInfo { name, .. } in SAMPLERS {
             for spacing in Spacing::ALL {
                 let what = format!("{name} on {}, zero SNR {zero_snr}", spacing.name());
