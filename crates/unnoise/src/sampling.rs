@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use ndarray::{Axis, Slice, concatenate};
 use unnoise_core::{
-    Batch, Counted, Denoiser, Evaluations, Extrapolated, Noise, Prediction, Progress, Purpose, Sampler, Shape, Spacing, Streams, check_shape,
-    sample, sampler_by_name, sampler_info,
+    Batch, Counted, Denoiser, Evaluations, Extrapolated, Noise, Prediction, Progress, Purpose, Sampler, Shape, Spacing, Streams,
+    check_shape, sample, sampler_by_name, sampler_info,
 };
 use unnoise_nn::UnetDenoiser;
 

@@ -1,7 +1,6 @@
 //! Where upstream is wrong and ours differs: a proof for each row of `docs/deviations.md` that has none elsewhere.
 
 use std::f64::consts::FRAC_PI_2;
-use std::sync::Arc;
 
 use unnoise_core::{Batch, DiscreteSchedule, Error, Grid, GridKind, Prediction, SchedulerConfig, Spacing, sample, unobserved};
 use unnoise_testing::{Convention, Dummy, SIDES, TorchGenerator, dummy_sample, plain, start};
@@ -14,7 +13,7 @@ fn config(json: &str) -> SchedulerConfig {
 
 /// The sampler `name` with this configuration on ten steps of its grid, from the dummy model.
 fn run(config: &SchedulerConfig, name: &str) -> Batch {
-    let dummy = Dummy::new(Arc::new(config.schedule().unwrap()), config.train_steps(), Prediction::Eps, Convention::Plain);
+    let dummy = Dummy::new(config.schedule().unwrap(), config.train_steps(), Prediction::Eps, Convention::Plain);
     let (grid, mut sampler) = (config.grid(name, None, 10).unwrap(), config.sampler(name, None, true).unwrap());
     sample(sampler.as_mut(), &dummy, &grid, dummy_sample(SIDES), &mut TorchGenerator::new(0), &mut unobserved).unwrap()
 }
@@ -49,7 +48,7 @@ fn learned_variances_are_refused() {
 fn the_model_input_is_not_the_state() {
     for pin in pins().cases.iter().filter(|pin| pin.scheduler == "EulerDiscreteScheduler") {
         let config = super::config(pin);
-        let dummy = Dummy::new(Arc::new(config.schedule().unwrap()), config.train_steps(), prediction(&config), Convention::Plain);
+        let dummy = Dummy::new(config.schedule().unwrap(), config.train_steps(), prediction(&config), Convention::Plain);
         let (grid, mut sampler) = (config.grid("euler", None, 10).unwrap(), config.sampler("euler", None, true).unwrap());
         let drawn = plain(sampler.as_mut(), &dummy, &grid, start(&grid, SIDES), &mut TorchGenerator::new(0)).unwrap();
         assert!(pin.deviation(&drawn) > 100.0, "{}", pin.test);
@@ -68,7 +67,7 @@ fn native_grids_are_connected() {
     let schedule = config.schedule().unwrap();
     for (spacing, kind) in [(Spacing::Linspace, GridKind::Linspace), (Spacing::Trailing, GridKind::Trailing)] {
         assert!(!is_connected(&config.grid("ddim", Some(spacing), 13).unwrap()));
-        assert!(is_connected(&kind.grid(&schedule, 13).unwrap()));
+        assert!(is_connected(&kind.grid(&*schedule, 13).unwrap()));
     }
 }
 

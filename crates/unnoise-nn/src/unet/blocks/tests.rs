@@ -1,7 +1,5 @@
 //! What diffusers' tests pin of its U-Net's blocks and of whole pipelines, with PyTorch's initial weights: no checkpoint is needed.
 
-use std::sync::Arc;
-
 use burn::tensor::{Device, TensorData};
 use unnoise_core::{Noise, Purpose, SchedulerConfig, sample, unobserved};
 use unnoise_testing::{Pins, TorchGenerator};
@@ -198,7 +196,7 @@ fn pipelines_are_upstreams() {
         let params = torch_params(&config.parameter_shapes().unwrap(), &mut TorchGenerator::new(0));
         let unet = Unet::new(&config, &params, &Device::flex(), Tracking::Frozen).unwrap();
         let scheduler = SchedulerConfig::default();
-        let denoiser = UnetDenoiser::new(unet, Arc::new(scheduler.schedule().unwrap()), unnoise_core::Prediction::Eps).unwrap();
+        let denoiser = UnetDenoiser::new(unet, scheduler.schedule().unwrap(), unnoise_core::Prediction::Eps).unwrap();
 
         let grid = scheduler.grid(sampler, None, steps).unwrap();
         let noise = &mut TorchGenerator::new(0);
