@@ -25,6 +25,10 @@ pub enum Purpose {
     Auxiliary = 7,
     /// Brownian paths: their "step" is a place in the tree.
     Brownian = 8,
+    /// The third part of a stochastic step that has two evaluations within.
+    ThirdPart = 9,
+    /// Langevin steps, counted through the run.
+    Langevin = 10,
 }
 
 /// A source of standard normal noise for a whole batch.

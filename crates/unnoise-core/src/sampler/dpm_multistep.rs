@@ -124,24 +124,23 @@ impl DpmMultistep {
     pub fn with(self, form: Form, lower: LowerOrder) -> Self {
         Self { form, lower, ..self }
     }
+}
 
-    /// The weights of the last values in `P(z)`.
-    fn weights(&self, order: usize, h: f64) -> Vec<f64> {
-        let z = if self.expansion == Expansion::X0 { -h } else { h };
-        let value = z.exp_m1();
-        let slope = value / z - 1.0;
-        let r = |j: usize| (self.history.lambda(j) - self.history.lambda(j + 1)) / h;
-        if order == 2 {
-            let weight = if self.form.second == SecondOrder::Midpoint { 0.5 * value } else { slope } / r(0);
-            return vec![value + weight, -weight];
-        }
-        let curvature = ((value - z) / (z * z) - 0.5) * if self.form.third == ThirdOrder::Quadratic { 2.0 } else { 1.0 };
-        let (r0, r1) = (r(0), r(1));
-        // D1 and D2 in terms of the differences d_0 and d_1.
-        let of_d0 = (slope * (1.0 + r0 / (r0 + r1)) + curvature / (r0 + r1)) / r0;
-        let of_d1 = -(slope * r0 + curvature) / (r0 + r1) / r1;
-        vec![value + of_d0, of_d1 - of_d0, -of_d1]
+/// The weights of the last values in `P(z)`, for a step of length `h` in `lambda`.
+pub(super) fn weights(history: &History, form: Form, order: usize, h: f64, z: f64) -> Vec<f64> {
+    let value = z.exp_m1();
+    let slope = value / z - 1.0;
+    let r = |j: usize| (history.lambda(j) - history.lambda(j + 1)) / h;
+    if order == 2 {
+        let weight = if form.second == SecondOrder::Midpoint { 0.5 * value } else { slope } / r(0);
+        return vec![value + weight, -weight];
     }
+    let curvature = ((value - z) / (z * z) - 0.5) * if form.third == ThirdOrder::Quadratic { 2.0 } else { 1.0 };
+    let (r0, r1) = (r(0), r(1));
+    // D1 and D2 in terms of the differences d_0 and d_1.
+    let of_d0 = (slope * (1.0 + r0 / (r0 + r1)) + curvature / (r0 + r1)) / r0;
+    let of_d1 = -(slope * r0 + curvature) / (r0 + r1) / r1;
+    vec![value + of_d0, of_d1 - of_d0, -of_d1]
 }
 
 impl Sampler for DpmMultistep {
@@ -162,7 +161,8 @@ impl Sampler for DpmMultistep {
         let h = -interval.ratio().ln();
         let next = match self.lower.limit(step, self.order).min(self.history.len()) {
             order @ 2.. if h != 0.0 => {
-                let predicted = self.history.combine(&self.weights(order, h));
+                let z = if self.expansion == Expansion::X0 { -h } else { h };
+                let predicted = self.history.combine(&weights(&self.history, self.form, order, h, z));
                 match self.expansion {
                     Expansion::X0 => combine(to.sigma / from.sigma, x, -to.alpha, &predicted),
                     Expansion::Eps => combine(to.alpha / from.alpha, x, -to.sigma, &predicted),

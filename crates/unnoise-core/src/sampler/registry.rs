@@ -2,7 +2,8 @@
 
 use super::{
     Grid, Interval, Sampler, SamplerOptions, adams, ddim, ddim_inverse, ddpm, dpm_adaptive, dpm_multistep, dpm_singlestep,
-    dpm_solver, edm, euler, flow_euler, flow_heun, heun, ipndm, kdpm2, midpoint, pndm, rk4, rk45, unipc,
+    dpm_solver, dpmpp_2s_a, dpmpp_multistep_sde, dpmpp_sde, edm, euler, euler_a, euler_maruyama, flow_euler, flow_heun, heun,
+    ipndm, kdpm2, kdpm2_a, langevin, midpoint, pc, pndm, rk4, rk45, sa_solver, seeds, unipc,
 };
 use crate::{Error, Result};
 
@@ -38,6 +39,20 @@ pub const SAMPLERS: &[SamplerInfo] = &[
     flow_euler::INFO,
     flow_heun::INFO,
     ddim_inverse::INFO,
+    euler_a::INFO,
+    kdpm2_a::INFO,
+    dpmpp_2s_a::INFO,
+    dpmpp_sde::INFO,
+    dpmpp_multistep_sde::DPMPP_2M_SDE,
+    dpmpp_multistep_sde::DPMPP_3M_SDE,
+    sa_solver::INFO,
+    seeds::SEEDS_1,
+    seeds::SEEDS_2,
+    seeds::SEEDS_3,
+    euler_maruyama::INFO,
+    pc::PC,
+    pc::PC_ANCESTRAL,
+    langevin::INFO,
 ];
 
 /// What is known of a sampler before it runs.
@@ -156,7 +171,6 @@ pub fn sampler_by_name(name: &str, options: &SamplerOptions) -> Result<Box<dyn S
 
 /// Refuses a grid with a level that has no signal, and one that nothing can walk: what a sampler that needs `sigma / alpha` everywhere
 /// checks.
-#[expect(dead_code, reason = "the samplers of the SDE come next")]
 pub(super) fn needs_signal(name: &str, grid: &Grid) -> Result<()> {
     match grid.steps.iter().any(|Interval { from, .. }| from.alpha <= 0.0) {
         false => grid.check(),

@@ -5,20 +5,24 @@
 mod adaptive;
 mod diffusers;
 mod inverse;
+mod langevin;
 mod moments;
 mod one_step;
 mod order;
+mod strong;
 mod table;
+mod twins;
 
 use std::sync::Arc;
 
 use ndarray::{Array4, array};
 use unnoise_core::{
     Adams, Batch, Bh, Churn, Coordinate, CosineSchedule, Ddim, Ddpm, Denoiser, DiscreteSchedule, DpmAdaptive, DpmMultistep,
-    DpmSinglestep, DpmSolver, Edm, EdmSchedule, Euler, Expansion, FlowEuler, FlowHeun, Form, Gaussian, GaussianMixture, Grid, Heun,
-    Ipndm, Kdpm2, LaplaceSchedule, Level, LowerOrder, Midpoint, Noise, Oracle, Pndm, PolynomialSchedule, Purpose,
-    RectifiedFlowSchedule, Rk4, Rk45, Sampler, Schedule, SecondOrder, Shape, Shift, ShiftedSchedule, SigmoidSchedule, StartUp,
-    SubVpSchedule, TrigonometricSchedule, UniPc, Variance, VeSchedule, VpSchedule, sample, unobserved,
+    DpmMultistepSde, DpmPp2sA, DpmPpSde, DpmSinglestep, DpmSolver, Edm, EdmSchedule, Euler, EulerA, EulerMaruyama, Expansion,
+    FlowEuler, FlowHeun, Form, Gaussian, GaussianMixture, Grid, Heun, Ipndm, Kdpm2, Kdpm2A, Langevin, LaplaceSchedule, Level,
+    LowerOrder, Midpoint, Noise, Oracle, Pc, Pndm, PolynomialSchedule, Purpose, RectifiedFlowSchedule, Rk4, Rk45, SaSolver,
+    Sampler, Schedule, SecondOrder, Seeds, Shape, Shift, ShiftedSchedule, SigmoidSchedule, StartUp, Streams, SubVpSchedule, Tau,
+    TrigonometricSchedule, UniPc, Variance, VeSchedule, VpSchedule, sample, sampler_info, unobserved,
 };
 
 const D: usize = 3;
@@ -109,7 +113,12 @@ impl Mode {
 
     /// Whether it draws no noise but the start.
     fn is_deterministic(&self) -> bool {
-        self.order.is_some() || self.weak_order.is_none()
+        self.order.is_some() || (self.weak_order.is_none() && !sampler_info(self.sampler.name()).unwrap().stochastic)
+    }
+
+    /// Stochastic, with an error that does not fall with the steps, or with steps that depend on the state.
+    fn state_dependent(name: &'static str, sampler: impl Sampler + 'static) -> Self {
+        Self { name, sampler: Box::new(sampler), order: None, weak_order: None }
     }
 
     /// Whether it is an affine map of start and noise on a Gaussian prior: not where the step's size depends on the state.
@@ -164,6 +173,33 @@ fn modes() -> Vec<Mode> {
         Mode::adaptive("rk45", Rk45::new(1e-4)),
         Mode::adaptive("dpm-adaptive, order 2", DpmAdaptive::new(2, 1e-2)),
         Mode::adaptive("dpm-adaptive, order 3", DpmAdaptive::new(3, 1e-3)),
+        Mode::stochastic("euler-a", 1.0, EulerA { eta: 1.0 }),
+        Mode::stochastic("kdpm2-a", 2.0, Kdpm2A { eta: 1.0 }),
+        Mode::stochastic("kdpm2-a, eta 0.5", 2.0, Kdpm2A { eta: 0.5 }),
+        Mode::stochastic("dpmpp-2s-a", 2.0, DpmPp2sA { eta: 1.0 }),
+        Mode::stochastic("dpmpp-2s-a, eta 0.5", 2.0, DpmPp2sA { eta: 0.5 }),
+        Mode::stochastic("dpmpp-sde", 2.0, DpmPpSde { eta: 1.0 }),
+        Mode::stochastic("dpmpp-sde, eta 0.5", 2.0, DpmPpSde { eta: 0.5 }),
+        Mode::stochastic("dpmpp-2m-sde", 2.0, DpmMultistepSde::new(2, 1.0)),
+        Mode::stochastic("dpmpp-2m-sde, eta 0.5", 2.0, DpmMultistepSde::new(2, 0.5)),
+        Mode::stochastic(
+            "dpmpp-2m-sde, heun",
+            2.0,
+            DpmMultistepSde::new(2, 1.0).with(Form { second: SecondOrder::Heun, ..Form::default() }, LowerOrder::default()),
+        ),
+        Mode::stochastic("dpmpp-3m-sde", 2.0, DpmMultistepSde::new(3, 1.0)),
+        Mode::deterministic("sa-solver, tau 0", 2.0, SaSolver::new(2, 2, Tau::Constant(0.0))),
+        Mode::deterministic("sa-solver, tau 0, order 3", 3.0, SaSolver::new(3, 3, Tau::Constant(0.0)).with(false)),
+        Mode::stochastic("sa-solver", 2.0, SaSolver::new(2, 2, Tau::Middle)),
+        Mode::stochastic("sa-solver, tau 1", 2.0, SaSolver::new(2, 2, Tau::Constant(1.0))),
+        Mode::stochastic("sa-solver, tau 1, order 3", 2.0, SaSolver::new(3, 3, Tau::Constant(1.0))),
+        Mode::stochastic("seeds-1", 1.0, Seeds { stages: 1 }),
+        Mode::stochastic("seeds-2", 2.0, Seeds { stages: 2 }),
+        Mode::stochastic("seeds-3", 2.0, Seeds { stages: 3 }),
+        Mode::stochastic("euler-maruyama", 1.0, EulerMaruyama),
+        Mode::state_dependent("pc", Pc::new(Variance::FixedLarge, 0.16, 1)),
+        Mode::state_dependent("pc-ancestral", Pc::new(Variance::FixedSmall, 0.16, 2)),
+        Mode::state_dependent("langevin", Langevin { snr: 0.22, corrections: 20 }),
     ]
 }
 
@@ -174,6 +210,15 @@ fn oracle(schedule: Arc<dyn Schedule>) -> Oracle<Gaussian> {
 fn run(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, x: Batch, noise: &mut dyn Noise) -> Batch {
     let name = sampler.name();
     sample(sampler, denoiser, grid, x, noise, &mut unobserved).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Streams whose Brownian increments are the normals of their steps: the noise of samplers without a path.
+struct Pathless(Streams);
+
+impl Noise for Pathless {
+    fn normal(&mut self, step: usize, purpose: Purpose, n: usize, shape: Shape) -> Batch {
+        self.0.normal(step, purpose, n, shape)
+    }
 }
 
 /// No noise anywhere.

@@ -35,31 +35,48 @@ impl Moments {
     }
 }
 
-/// Feeds one unit vector at a time: row 0 is all zero, row `1 + k` starts at the unit vector `k`, and row `1 + d + i d + k` receives
-/// it as the noise of step `i`.
+/// Feeds one unit vector at a time: row 0 is all zero, row `1 + k` starts at the unit vector `k`, and row `1 + d + (i p + j) d + k`
+/// receives it as the noise of step `i` for the purpose `j` of the `p` that the sampler has.
 struct Probe {
     d: usize,
+    purposes: Vec<Purpose>,
 }
 
 impl Noise for Probe {
     fn normal(&mut self, step: usize, purpose: Purpose, n: usize, [c, h, w]: Shape) -> Batch {
-        let first = match purpose {
-            Purpose::Start => 1,
-            _ => 1 + self.d + step * self.d,
+        let first = match self.purposes.iter().position(|known| *known == purpose) {
+            None => 1,
+            Some(slot) => 1 + self.d * (1 + step * self.purposes.len() + slot),
         };
         Array4::from_shape_fn((n, c, h, w), |(row, _, _, k)| f64::from(row == first + k))
+    }
+}
+
+/// Notes what noise is drawn for, and draws none.
+#[derive(Default)]
+struct Purposes(Vec<Purpose>);
+
+impl Noise for Purposes {
+    fn normal(&mut self, _: usize, purpose: Purpose, n: usize, [c, h, w]: Shape) -> Batch {
+        if !self.0.contains(&purpose) {
+            self.0.push(purpose);
+        }
+        Array4::zeros((n, c, h, w))
     }
 }
 
 /// The moments of a run's result, exactly, from those of its start.
 fn propagate(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, start: &Moments) -> Moments {
     let d = start.mean.len();
-    let rows = 1 + d + grid.steps.len() * d;
-    let x = Probe { d }.normal(0, Purpose::Start, rows, [1, 1, d]);
-    let result = run(sampler, denoiser, grid, x, &mut Probe { d });
+    let mut noted = Purposes::default();
+    run(sampler, denoiser, grid, Array4::zeros((1, 1, 1, d)), &mut noted);
+    let rows = 1 + d + grid.steps.len() * noted.0.len() * d;
+    let mut probe = Probe { d, purposes: noted.0 };
+    let x = probe.normal(0, Purpose::Start, rows, [1, 1, d]);
+    let result = run(sampler, denoiser, grid, x, &mut probe);
     let response = |row: usize| DVector::from_fn(d, |k, _| result[[row, 0, 0, k]]);
     let constant = response(0);
-    // Columns: the start's coefficients, then each step's noise's.
+    // Columns: the start's coefficients, then each draw's.
     let linear = DMatrix::from_columns(&(1..rows).map(|row| response(row) - &constant).collect::<Vec<_>>());
     let (of_start, of_noise) = (linear.columns(0, d), linear.columns(d, rows - 1 - d));
     Moments {
@@ -73,11 +90,11 @@ fn from_marginal(sampler: &mut dyn Sampler, grid: &Grid) -> Moments {
     propagate(sampler, &oracle(vp()), grid, &start)
 }
 
-/// 40,000 samples of every mode agree with the exact moments of its 12 steps. With 9 moments in 10 modes, 4.05 standard errors
+/// 40,000 samples of every mode agree with the exact moments of its 12 steps. With 9 moments in up to 60 modes, 4.3 standard errors
 /// each hold all of them at 99 %.
 #[test]
 fn the_implementation_has_its_own_exact_moments() {
-    let (n, limit) = (40_000, 4.05);
+    let (n, limit) = (40_000, 4.3);
     let grid = Grid::karras(&*vp(), 12).unwrap();
     let start = Moments { mean: DVector::zeros(D), covariance: DMatrix::identity(D, D) * grid.start.powi(2) };
     let mut rows = Vec::new();
@@ -138,6 +155,9 @@ fn unit_variance_is_kept_on_every_schedule() {
         for (schedule_name, schedule) in &schedules {
             let denoiser = Oracle::new(prior.clone(), Arc::clone(schedule));
             let grids = [10, 100, 1000].map(|n| Grid::uniform(&**schedule, n).unwrap());
+            if sampler.check(&grids[0]).is_err() {
+                continue;
+            }
             let errors = grids.each_ref().map(|grid| {
                 let start = Moments::of_marginal(&prior, grid.steps[0].from);
                 (propagate(sampler.as_mut(), &denoiser, grid, &start).covariance[(0, 0)] - 1.0).abs()
@@ -147,10 +167,18 @@ fn unit_variance_is_kept_on_every_schedule() {
             // factors for any n, each with an error of its size.
             let last = grids.each_ref().map(|grid| grid.steps.last().unwrap().from.sigma_edm().powi(2));
             let fall = |k: usize| f64::max(0.5, 1.9 * last[k] / last[k - 1]);
-            let falls = (1..3).all(|k| errors[k] < fall(k) * errors[k - 1] || errors[k] < 1.1 * last[k] + 1e-9);
+            // Ten steps may lie at a zero of the error: then it has to fall with the second order from a hundred on.
+            let second = errors[1] < 0.05 && errors[2] < 0.05 * errors[1];
+            let falls = (1..3).all(|k| errors[k] < fall(k) * errors[k - 1] || errors[k] < 1.1 * last[k] + 1e-9 || second);
             // Euler in t multiplies VE's noise by 1 - L / N instead of e^(-L / N) a step, L = 8.5, in the 46 % of them that lie above the
             // prior's deviation: the variance is off by 0.46 L^2 / N.
-            let limit = if name == "flow-euler" { 0.05 } else { 0.02 };
+            // Euler-Maruyama is explicit in t too, and on laplace, whose s^2 leaves 0 like the root of t, g^2 dt / sigma^2 is 1/2 and more in the
+            // last steps for any n.
+            let limit = match name {
+                "flow-euler" => 0.05,
+                "euler-maruyama" if *schedule_name == "ddpm laplace" => 0.2,
+                _ => 0.02,
+            };
             if !falls || errors[2] > f64::max(limit, 6.0 * last[2]) {
                 failures.push(format!("{name} on {schedule_name}: {errors:?}"));
             }
