@@ -41,15 +41,15 @@ const SCHEDULERS: [(&str, usize, Fate); 27] = [
     ("UniPCMultistepScheduler", 10, By("unipc")),
     ("DEISMultistepScheduler", 3, By("deis")),
     ("EulerDiscreteScheduler", 4, By("euler")),
-    ("EulerAncestralDiscreteScheduler", 3, Not("yet: euler-a")),
+    ("EulerAncestralDiscreteScheduler", 3, By("euler-a")),
     ("HeunDiscreteScheduler", 4, By("heun")),
     ("LMSDiscreteScheduler", 4, By("lms")),
     ("KDPM2DiscreteScheduler", 3, By("kdpm2")),
-    ("KDPM2AncestralDiscreteScheduler", 3, Not("yet: kdpm2-a")),
+    ("KDPM2AncestralDiscreteScheduler", 3, Not("yet: kdpm2-a is off by 5e-5 of the sum, more than the tolerance")),
     ("EDMEulerScheduler", 1, By("euler")),
     ("EDMDPMSolverMultistepScheduler", 4, By("dpmpp-2m")),
-    ("SASolverScheduler", 3, Not("yet: sa-solver")),
-    ("ScoreSdeVeScheduler", 1, Not("yet: pc")),
+    ("SASolverScheduler", 3, Not("yet: sa-solver is off by 1e-2 to 4e-2 of the sum, unexplained")),
+    ("ScoreSdeVeScheduler", 1, Not("yet: its loop is not written")),
     ("LCMScheduler", 2, Not(DISTILLED)),
     ("TCDScheduler", 2, Not(DISTILLED)),
     ("CMStochasticIterativeScheduler", 3, Not(DISTILLED)),
@@ -103,7 +103,7 @@ fn reproduces_what_upstream_pins() {
     }
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(counts, SCHEDULERS.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect());
-    assert_eq!(reproduced, 77);
+    assert_eq!(reproduced, 80);
 }
 
 /// The loop of `pin`, by our sampler `name`.
