@@ -117,7 +117,10 @@ impl SamplerInfo {
         let paper = source.find("arXiv ").map(|at| {
             let digits = source[at + 6..].find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(source.len() - at - 6);
             let cited = source[..at + 6 + digits].trim_end_matches('.');
-            cited.rsplit(". ").next().unwrap_or(cited).to_owned()
+            // The sentence that names the paper begins after the last full stop but that of "et al.".
+            let start =
+                cited.rmatch_indices(". ").find(|(at, _)| !cited[..*at].ends_with("al")).map_or(0, |(at, stop)| at + stop.len());
+            cited[start..].to_owned()
         });
         paper.unwrap_or_else(|| source.split(". ").next().unwrap_or_default().to_owned())
     }
