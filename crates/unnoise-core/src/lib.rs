@@ -14,6 +14,7 @@ mod baseline;
 mod batch;
 mod brownian;
 mod denoiser;
+mod dormand_prince;
 mod error;
 mod guidance;
 mod likelihood;

@@ -2,7 +2,10 @@
 
 use super::euler_a::Ancestral;
 use super::sde::{combined_noise, path_noise};
-use super::{Grid, Sampler, SamplerInfo, Step, Stepped, combine, eps_from_x0, heun::is_corrected};
+use super::{
+    Grid, Sampler, SamplerInfo, Step, Stepped, combine, eps_from_x0,
+    heun::{self, is_corrected},
+};
 use crate::{Batch, Interval, Level, Noise, Purpose, Result};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
@@ -44,7 +47,7 @@ impl Sampler for DpmPpSde {
     }
 
     fn evaluations(&self, grid: &Grid) -> Option<usize> {
-        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum())
+        Some(heun::evaluations_of(grid, 2))
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped> {

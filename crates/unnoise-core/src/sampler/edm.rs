@@ -1,6 +1,6 @@
 //! The stochastic sampler of EDM.
 
-use super::heun::{heun_step, is_corrected};
+use super::heun::{self, heun_step};
 use super::{Grid, Sampler, SamplerInfo, Step, Stepped, combine};
 use crate::{Batch, Interval, Level, Noise, Purpose, Result, Schedule};
 
@@ -73,7 +73,7 @@ impl Sampler for Edm {
     }
 
     fn evaluations(&self, grid: &Grid) -> Option<usize> {
-        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum())
+        Some(heun::evaluations_of(grid, 2))
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped> {

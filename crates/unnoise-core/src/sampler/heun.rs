@@ -37,7 +37,7 @@ impl Sampler for Heun {
     }
 
     fn evaluations(&self, grid: &Grid) -> Option<usize> {
-        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum())
+        Some(evaluations_of(grid, 2))
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, _: &mut dyn Noise) -> Result<Stepped> {
@@ -48,6 +48,11 @@ impl Sampler for Heun {
 /// Whether Heun's correction is made in this step.
 pub(super) fn is_corrected(Interval { from, to }: Interval) -> bool {
     to.sigma > 0.0 && from.alpha > 0.0
+}
+
+/// The evaluations of a run whose steps take `each`, but one where Heun's correction is not made.
+pub(super) fn evaluations_of(grid: &Grid, each: usize) -> usize {
+    grid.steps.iter().map(|step| if is_corrected(*step) { each } else { 1 }).sum()
 }
 
 /// One step of Heun's method.

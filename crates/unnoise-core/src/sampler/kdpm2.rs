@@ -1,6 +1,6 @@
 //! The second-order sampler of k-diffusion and diffusers that is called DPM2.
 
-use super::{Grid, Sampler, SamplerInfo, Step, Stepped, heun::is_corrected, midpoint::midpoint_step};
+use super::{Grid, Sampler, SamplerInfo, Step, Stepped, heun, midpoint::midpoint_step};
 use crate::{Batch, Interval, Noise, Result};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
@@ -37,7 +37,7 @@ impl Sampler for Kdpm2 {
     }
 
     fn evaluations(&self, grid: &Grid) -> Option<usize> {
-        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum())
+        Some(heun::evaluations_of(grid, 2))
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, _: &mut dyn Noise) -> Result<Stepped> {

@@ -1,7 +1,10 @@
 //! Ancestral sampling with KDPM2's step.
 
 use super::euler_a::{Ancestral, add_ancestral_noise};
-use super::{Grid, Sampler, SamplerInfo, Step, Stepped, combine, eps_from_x0, heun::is_corrected};
+use super::{
+    Grid, Sampler, SamplerInfo, Step, Stepped, combine, eps_from_x0,
+    heun::{self, is_corrected},
+};
 use crate::{Batch, Interval, Level, Noise, Result};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
@@ -41,7 +44,7 @@ impl Sampler for Kdpm2A {
     }
 
     fn evaluations(&self, grid: &Grid) -> Option<usize> {
-        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum())
+        Some(heun::evaluations_of(grid, 2))
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, noise: &mut dyn Noise) -> Result<Stepped> {

@@ -1,6 +1,10 @@
 //! The midpoint method for the probability-flow ODE.
 
-use super::{Grid, Sampler, SamplerInfo, Step, Stepped, along, combine, heun::is_corrected, predict};
+use super::{
+    Grid, Sampler, SamplerInfo, Step, Stepped, along, combine,
+    heun::{self, is_corrected},
+    predict,
+};
 use crate::{Batch, Interval, Level, Noise, Result};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
@@ -41,7 +45,7 @@ impl Sampler for Midpoint {
     }
 
     fn evaluations(&self, grid: &Grid) -> Option<usize> {
-        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 2 } else { 1 }).sum())
+        Some(heun::evaluations_of(grid, 2))
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, _: &mut dyn Noise) -> Result<Stepped> {

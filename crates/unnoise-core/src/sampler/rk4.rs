@@ -1,6 +1,10 @@
 //! The classical Runge-Kutta method for the probability-flow ODE.
 
-use super::{Grid, Sampler, SamplerInfo, Step, Stepped, along, combine, heun::is_corrected, predict};
+use super::{
+    Grid, Sampler, SamplerInfo, Step, Stepped, along, combine,
+    heun::{self, is_corrected},
+    predict,
+};
 use crate::{Batch, Interval, Level, Noise, Result};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
@@ -38,7 +42,7 @@ impl Sampler for Rk4 {
     }
 
     fn evaluations(&self, grid: &Grid) -> Option<usize> {
-        Some(grid.steps.iter().map(|step| if is_corrected(*step) { 4 } else { 1 }).sum())
+        Some(heun::evaluations_of(grid, 4))
     }
 
     fn step(&mut self, step: &Step<'_>, x: &Batch, _: &mut dyn Noise) -> Result<Stepped> {

@@ -2,6 +2,7 @@
 
 use super::adaptive::{Adaptive, Attempt, Pair};
 use super::{Grid, Sampler, SamplerInfo, Step, Stepped, predict};
+use crate::dormand_prince::{A, C, E};
 use crate::{Batch, Denoiser, Interval, Level, Noise, Result};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
@@ -56,20 +57,6 @@ impl Sampler for Rk45 {
     }
 }
 
-/// `c_i` of the stages after the first.
-const NODES: [f64; 6] = [1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
-/// `a_ij` of the stages after the first; the last row is the step itself.
-const WEIGHTS: [&[f64]; 6] = [
-    &[1.0 / 5.0],
-    &[3.0 / 40.0, 9.0 / 40.0],
-    &[44.0 / 45.0, -56.0 / 15.0, 32.0 / 9.0],
-    &[19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0],
-    &[9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0],
-    &[35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
-];
-/// `d_j`: the weights of order 5 less those of order 4.
-const DIFFERENCE: [f64; 7] = [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
-
 struct DormandPrince;
 
 impl Pair for DormandPrince {
@@ -81,14 +68,14 @@ impl Pair for DormandPrince {
         let h = to.sigma_edm() - from.sigma_edm();
         let mut k = vec![eps.clone()];
         let mut there = x.clone();
-        for (node, weights) in NODES.into_iter().zip(WEIGHTS) {
+        for (node, weights) in C.into_iter().zip(A).skip(1) {
             let level = if node == 1.0 { to } else { Level::at_sigma_edm(denoiser.schedule(), from.sigma_edm() + node * h) };
             there = x * (level.alpha / from.alpha);
             add(&mut there, level.alpha * h, weights, &k);
             k.push(predict(denoiser, &there, level)?.1);
         }
         let mut difference = Batch::zeros(x.dim());
-        add(&mut difference, to.alpha * h, &DIFFERENCE, &k);
+        add(&mut difference, to.alpha * h, &E, &k);
         Ok(Attempt { x: there, difference, eps: k.pop() })
     }
 }

@@ -236,7 +236,9 @@ impl SchedulerConfig {
             (None, "sigmoid") => single(&DiscreteSchedule::sigmoid(steps, start, end)?),
             (None, "laplace") => single(&DiscreteSchedule::laplace(steps)?),
             (None, "exp") => single(&DiscreteSchedule::exponential(steps)?),
-            (None, other) => return Err(unsupported(format!("beta_schedule {other}"), "it is not implemented", &BETA_SCHEDULES)),
+            (None, other) => {
+                return Err(unsupported(format!("beta_schedule {other}"), "no class of diffusers reads it", &BETA_SCHEDULES));
+            }
         };
         if self.rescale_betas_zero_snr == Some(true) && class.knows_zero_snr() { Ok(zero_snr(&betas)) } else { Ok(betas) }
     }
