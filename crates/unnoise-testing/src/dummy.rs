@@ -187,15 +187,38 @@ impl<D: Denoiser> RoundedBeta<D> {
     }
 
     fn new(inner: D, limit: f64, schedule: &DiscreteSchedule, beta: impl Fn(usize, [f32; 2]) -> f64) -> Self {
-        let (mut product, mut before) = (1.0, 1f32);
-        let mut weight = |(t, step): (usize, &f64)| {
-            product *= f64::from(1.0 - *step as f32);
-            let bars = [before, product as f32];
-            before = bars[1];
-            beta(t, bars) / (1.0 - f64::from(bars[1]) / f64::from(bars[0]))
+        let bars = rounded_alpha_bars(schedule);
+        let weight = |t: usize| {
+            let pair = [t.checked_sub(1).map_or(1.0, |before| bars[before]), bars[t]];
+            beta(t, pair) / (1.0 - f64::from(pair[1]) / f64::from(pair[0]))
         };
-        Self { inner, limit, weights: schedule.betas().iter().enumerate().map(&mut weight).collect() }
+        Self { inner, limit, weights: (0..bars.len()).map(weight).collect() }
     }
+}
+
+/// `alpha_bar` in single precision, multiplied up in double as PyTorch does.
+fn rounded_alpha_bars(schedule: &DiscreteSchedule) -> Vec<f32> {
+    let mut product = 1.0;
+    let mut next = |beta: &f64| {
+        product *= f64::from(1.0 - *beta as f32);
+        product as f32
+    };
+    schedule.betas().iter().map(&mut next).collect()
+}
+
+/// The schedule whose `sigma / alpha` are single precision's, for a sampler that asks at the time of a noise level of its own: near the
+/// clean end they are off by up to 1e-4 of themselves, and the dummy model `x t / (t + 1)` shows every fraction of a timestep there.
+///
+/// # Errors
+/// Those of [`DiscreteSchedule::from_betas`].
+pub fn rounded(schedule: &DiscreteSchedule) -> Result<DiscreteSchedule> {
+    let square = |bar: f32| f64::from(((1.0 - bar) / bar).sqrt()).powi(2);
+    let mut before = 1.0;
+    let mut beta = |bar: f32| {
+        let here = 1.0 / (1.0 + square(bar));
+        1.0 - here / std::mem::replace(&mut before, here)
+    };
+    DiscreteSchedule::from_betas(rounded_alpha_bars(schedule).into_iter().map(&mut beta).collect())
 }
 
 impl<D: Denoiser> Denoiser for RoundedBeta<D> {

@@ -91,6 +91,13 @@ pub fn inverted(grid: &Grid) -> Grid {
     Grid { start: 1.0, ..Grid::through(&levels) }
 }
 
+/// The same levels at the same timesteps of a table of another length, `factor` times as long as that which it stands for.
+pub fn retimed(grid: &Grid, factor: f64) -> Grid {
+    let level = |level: Level| Level { t: level.t * factor, ..level };
+    let step = |step: &Interval| Interval { from: level(step.from), to: level(step.to) };
+    Grid { steps: grid.steps.iter().map(step).collect(), start: grid.start }
+}
+
 /// The batch from which the loops on the rest of a grid start: `gain` times the batch as the image, noised to where the rest begins.
 pub fn noised(grid: &Grid, first: usize, gain: f64, sides: [usize; 4]) -> Batch {
     let Level { alpha, sigma, .. } = grid.steps[first].from;

@@ -82,6 +82,30 @@ impl Noise for TorchGenerator {
     }
 }
 
+/// The generator of a scheduler that draws in every step, for a sampler that does so only where it adds noise: what the steps between
+/// would have drawn is thrown away.
+pub struct EveryStep {
+    generator: TorchGenerator,
+    drawn: usize,
+}
+
+impl EveryStep {
+    /// `torch.manual_seed(seed)`.
+    pub fn new(seed: u32) -> Self {
+        Self { generator: TorchGenerator::new(seed), drawn: 0 }
+    }
+}
+
+impl Noise for EveryStep {
+    fn normal(&mut self, step: usize, purpose: Purpose, n: usize, shape: Shape) -> Batch {
+        for skipped in self.drawn..step {
+            self.generator.normal(skipped, purpose, n, shape);
+        }
+        self.drawn = step + 1;
+        self.generator.normal(step, purpose, n, shape)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
