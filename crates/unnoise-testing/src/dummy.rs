@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::Array4;
 use unnoise_core::{
-    Batch, Denoiser, DiscreteSchedule, Grid, Level, Linearized, Prediction, Result, Schedule, convert, x0_from_eps,
+    Batch, Denoiser, DiscreteSchedule, Grid, Level, Linearized, Prediction, Result, Schedule, VeSchedule, convert, x0_from_eps,
 };
 
 /// The sides of the tests' batch.
@@ -289,6 +289,44 @@ impl Denoiser for IpndmDummy {
         let signal = if alpha > NO_SIGNAL { alpha } else { 0.0 };
         let eps = x * (sigma + signal * t / (t + 1.0));
         Ok((x - sigma * eps) / alpha)
+    }
+
+    fn linearize<'a>(&'a self, _: &Batch, _: Level) -> Result<Linearized<'a>> {
+        unreachable!("no sampler differentiates")
+    }
+}
+
+/// The dummy model as a score, of the noise level that the schedule has at the time it is told, at levels whose own may be another.
+///
+/// ```text
+/// score = x sigma(t) / (sigma(t) + 1)      x0 = x + sigma^2 score
+/// ```
+#[derive(Debug)]
+pub struct ScoreDummy(pub VeSchedule);
+
+impl ScoreDummy {
+    /// The grid of `n` steps of `ScoreSdeVeScheduler`, the last to `sigma = 0`. Its test makes the noise levels before it sets the timesteps,
+    /// and so tells the model the times of the first `n` of all `train_steps`, from 1 to `sampling_eps`.
+    pub fn grid(&self, n: usize, train_steps: usize, sampling_eps: f64) -> Grid {
+        let share = |i: usize, count: usize| i as f64 / (count - 1) as f64;
+        let level = |i: usize| Level {
+            t: 1.0 - (1.0 - sampling_eps) * share(i, train_steps),
+            alpha: 1.0,
+            sigma: self.0.scales(1.0 - share(i, n)).sigma,
+        };
+        let levels: Vec<Level> = (0..n).map(level).chain([Level::CLEAN]).collect();
+        Grid { start: 1.0, ..Grid::through(&levels) }
+    }
+}
+
+impl Denoiser for ScoreDummy {
+    fn schedule(&self) -> &dyn Schedule {
+        &self.0
+    }
+
+    fn x0_hat(&self, x: &Batch, Level { t, sigma, .. }: Level) -> Result<Batch> {
+        let told = self.0.scales(t).sigma;
+        Ok(x * (1.0 + sigma * sigma * told / (told + 1.0)))
     }
 
     fn linearize<'a>(&'a self, _: &Batch, _: Level) -> Result<Linearized<'a>> {

@@ -1,7 +1,9 @@
 //! The loops of diffusers' scheduler tests, with this crate's samplers in the place of a scheduler's `step`.
 
 use ndarray::{Axis, concatenate};
-use unnoise_core::{Batch, Denoiser, Grid, Interval, Level, Noise, Purpose, Result, Sampler, Shape, Step};
+use unnoise_core::{
+    Batch, Denoiser, Grid, Interval, Level, Noise, Pc, Purpose, Result, Sampler, Shape, Step, Variance, eps_from_x0,
+};
 
 use crate::{Dummy, Noiseless, SIDES, dummy_noise, dummy_sample};
 
@@ -64,6 +66,55 @@ pub fn scaled_from(
     Ok(x)
 }
 
+/// The loop `sdeve`: predictor-corrector whose Langevin steps have one length for the batch, that of norms averaged over it. Each sample goes
+/// alone, with the ratio that gives its own norms this length.
+///
+/// ```text
+/// snr_i = snr (mean |z| / mean |score|) (|score_i| / |z_i|)
+/// ```
+///
+/// # Errors
+/// Those of the sampler.
+pub fn batch_wide(snr: f64, denoiser: &dyn Denoiser, grid: &Grid, mut x: Batch, noise: &mut dyn Noise) -> Result<Batch> {
+    let (n, c, h, w) = x.dim();
+    for index in 0..grid.steps.len() {
+        let step = Step { grid, index, denoiser };
+        let [langevin, last] = [Purpose::Langevin, Purpose::Step].map(|purpose| noise.normal(index, purpose, n, [c, h, w]));
+        let from = step.interval().from;
+        // The score but for a factor of the level, which cancels.
+        let eps = eps_from_x0(&x, &denoiser.x0_hat(&x, from)?, from)?;
+        let (noises, scores) = (norms(&langevin), norms(&eps));
+        let mean = |norms: &[f64]| norms.iter().sum::<f64>() / n as f64;
+        let alone = |batch: &Batch, i: usize| batch.select(Axis(0), &[i]);
+        let stepped: Vec<Batch> = (0..n)
+            .map(|i| {
+                let snr = snr * (mean(&noises) / mean(&scores)) * (scores[i] / noises[i]);
+                let mut drawn = Drawn { langevin: alone(&langevin, i), step: alone(&last, i) };
+                Ok(Pc::new(Variance::FixedLarge, snr, 1).step(&step, &alone(&x, i), &mut drawn)?.x)
+            })
+            .collect::<Result<_>>()?;
+        x = joined(&stepped);
+    }
+    Ok(x)
+}
+
+/// The norm of each sample.
+fn norms(x: &Batch) -> Vec<f64> {
+    x.outer_iter().map(|sample| sample.iter().map(|v| v * v).sum::<f64>().sqrt()).collect()
+}
+
+/// Noise that is drawn already.
+struct Drawn {
+    langevin: Batch,
+    step: Batch,
+}
+
+impl Noise for Drawn {
+    fn normal(&mut self, _: usize, purpose: Purpose, _: usize, _: Shape) -> Batch {
+        if purpose == Purpose::Langevin { self.langevin.clone() } else { self.step.clone() }
+    }
+}
+
 /// The batch from which the loops on a whole grid start.
 pub fn start(grid: &Grid, sides: [usize; 4]) -> Batch {
     dummy_sample(sides) * grid.start
@@ -114,8 +165,13 @@ pub fn batch_step(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, steps: [In
         let grid = Grid { steps: vec![step], start: 1.0 };
         stepped.push(plain(sampler, denoiser, &grid, dummy_sample(SIDES) + shift, &mut Silence)?);
     }
-    let views: Vec<_> = stepped.iter().map(|x| x.view()).collect();
-    Ok(concatenate(Axis(0), &views).expect("batches of one shape"))
+    Ok(joined(&stepped))
+}
+
+/// Batches of one shape as one.
+fn joined(batches: &[Batch]) -> Batch {
+    let views: Vec<_> = batches.iter().map(|x| x.view()).collect();
+    concatenate(Axis(0), &views).expect("batches of one shape")
 }
 
 /// No noise.

@@ -9,10 +9,12 @@ mod values;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use unnoise_core::{Batch, EdmSchedule, Grid, Interval, Level, Prediction, Result, SchedulerConfig, VpSchedule, sampler_by_name};
+use unnoise_core::{
+    Batch, EdmSchedule, Grid, Interval, Level, Prediction, Result, SchedulerConfig, VeSchedule, VpSchedule, sampler_by_name,
+};
 use unnoise_testing::{
-    Convention, Dummy, EdmDummy, EveryStep, IpndmDummy, Pin, Pins, RoundedBeta, SIDES, Thresholded, TorchGenerator, batch_step,
-    inverted, noised, plain, plain_from, rest, retimed, rounded, scaled, scaled_from, start, twice,
+    Convention, Dummy, EdmDummy, EveryStep, IpndmDummy, Pin, Pins, RoundedBeta, SIDES, ScoreDummy, Thresholded, TorchGenerator,
+    batch_step, batch_wide, inverted, noised, plain, plain_from, rest, retimed, rounded, scaled, scaled_from, start, twice,
 };
 
 /// What becomes of a scheduler's cases.
@@ -49,7 +51,7 @@ const SCHEDULERS: [(&str, usize, Fate); 27] = [
     ("EDMEulerScheduler", 1, By("euler")),
     ("EDMDPMSolverMultistepScheduler", 4, By("dpmpp-2m")),
     ("SASolverScheduler", 3, By("sa-solver")),
-    ("ScoreSdeVeScheduler", 1, Not("yet: its loop is not written")),
+    ("ScoreSdeVeScheduler", 1, By("pc")),
     ("LCMScheduler", 2, Not(DISTILLED)),
     ("TCDScheduler", 2, Not(DISTILLED)),
     ("CMStochasticIterativeScheduler", 3, Not(DISTILLED)),
@@ -106,13 +108,16 @@ fn reproduces_what_upstream_pins() {
     }
     assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(counts, SCHEDULERS.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect());
-    assert_eq!(reproduced, 86);
+    assert_eq!(reproduced, 87);
 }
 
 /// The loop of `pin`, by our sampler `name`.
 fn run(pin: &Pin, name: &str) -> Result<Batch> {
     if pin.scheduler.starts_with("EDM") {
         return run_edm(pin, name);
+    }
+    if pin.kind == "sdeve" {
+        return run_sde_ve(pin);
     }
     if pin.kind == "ipndm" {
         let grid = twice(&IpndmDummy::grid(pin.num_inference_steps.expect("a number of steps")));
@@ -184,6 +189,15 @@ fn run(pin: &Pin, name: &str) -> Result<Batch> {
         None if scales => scaled(sampler.as_mut(), &dummy, &grid, x, noise),
         None => plain(sampler.as_mut(), &dummy, &grid, x, noise),
     }
+}
+
+/// The loop of the predictor-corrector `pc` on the VE SDE, with norms of the whole batch.
+fn run_sde_ve(pin: &Pin) -> Result<Batch> {
+    let number = |key: &str| pin.config[key].as_f64().expect("a number");
+    let dummy = ScoreDummy(VeSchedule::new(number("sigma_min"), number("sigma_max"))?);
+    let steps = pin.num_inference_steps.expect("a number of steps");
+    let grid = dummy.grid(steps, number("num_train_timesteps") as usize, number("sampling_eps"));
+    batch_wide(number("snr"), &dummy, &grid, start(&grid, SIDES), &mut TorchGenerator::new(0))
 }
 
 /// The loops on EDM's own schedule.
