@@ -15,6 +15,29 @@ pub struct Linearized<'a> {
     pub vjp: Vjp<'a>,
 }
 
+/// A denoiser's posterior mean, and the variance of a step where a network has learned it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// `E[x0 | x_t]`, `[n, c, h, w]`.
+    pub x0_hat: Batch,
+    /// Where each pixel's variance lies, in logarithms, between the smallest (0) and the largest (1) that a step of
+    /// [`Ddpm`](crate::Ddpm) can have; a network may leave `[0, 1]`. Shaped like `x0_hat`; none from what has not learned it.
+    ///
+    /// # Reference
+    /// Nichol, Dhariwal 2021, arXiv 2102.09672, eq. 15: its `v`.
+    pub variance_share: Option<Batch>,
+}
+
+impl Estimate {
+    /// The estimate with another mean.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn map(self, f: impl FnOnce(Batch) -> Result<Batch>) -> Result<Self> {
+        Ok(Self { x0_hat: f(self.x0_hat)?, ..self })
+    }
+}
+
 /// A prior, seen through its posterior mean.
 ///
 /// ```text
@@ -37,6 +60,15 @@ pub trait Denoiser: Sync {
     /// [`Error::Shape`](crate::Error::Shape) for an input of the wrong shape; [`Error::Denoiser`](crate::Error::Denoiser) for what
     /// fails inside a network.
     fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch>;
+
+    /// The posterior mean and the learned variance, in one evaluation. What has none need not say so; what wraps a denoiser passes on
+    /// the inner one's, unless it makes another distribution of it.
+    ///
+    /// # Errors
+    /// As [`x0_hat`](Self::x0_hat).
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        Ok(Estimate { x0_hat: self.x0_hat(x, level)?, variance_share: None })
+    }
 
     /// The posterior mean and its vector-Jacobian product at `x`.
     ///
@@ -83,6 +115,11 @@ impl<D: Denoiser> Denoiser for Counted<D> {
         self.inner.x0_hat(x, level)
     }
 
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        self.forward.fetch_add(x.dim().0 as u64, Ordering::Relaxed);
+        self.inner.estimate(x, level)
+    }
+
     fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
         self.forward.fetch_add(x.dim().0 as u64, Ordering::Relaxed);
         let Linearized { x0_hat, mut vjp } = self.inner.linearize(x, level)?;
@@ -110,6 +147,10 @@ impl<D: Denoiser> Clamped<D> {
     pub fn new(inner: D, limit: f64) -> Self {
         Self { inner, limit }
     }
+
+    fn clamp(&self, x0_hat: Batch) -> Batch {
+        x0_hat.mapv_into(|v| v.clamp(-self.limit, self.limit))
+    }
 }
 
 impl<D: Denoiser> Denoiser for Clamped<D> {
@@ -118,12 +159,16 @@ impl<D: Denoiser> Denoiser for Clamped<D> {
     }
 
     fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
-        Ok(self.inner.x0_hat(x, level)?.mapv_into(|v| v.clamp(-self.limit, self.limit)))
+        Ok(self.clamp(self.inner.x0_hat(x, level)?))
+    }
+
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        self.inner.estimate(x, level)?.map(|x0_hat| Ok(self.clamp(x0_hat)))
     }
 
     fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
         let Linearized { x0_hat, mut vjp } = self.inner.linearize(x, level)?;
-        let clamped = x0_hat.mapv(|v| v.clamp(-self.limit, self.limit));
+        let clamped = self.clamp(x0_hat.clone());
         let vjp = Box::new(move |v: &Batch| {
             let mut passed = v.clone();
             passed.zip_mut_with(&x0_hat, |v, x0| *v = if x0.abs() <= self.limit { *v } else { 0.0 });
@@ -158,6 +203,11 @@ impl<D: Denoiser, F: Fn() -> Result<()> + Sync> Denoiser for Interruptible<D, F>
         self.inner.x0_hat(x, level)
     }
 
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        (self.go_on)()?;
+        self.inner.estimate(x, level)
+    }
+
     fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
         (self.go_on)()?;
         let Linearized { x0_hat, mut vjp } = self.inner.linearize(x, level)?;
@@ -178,6 +228,10 @@ impl<D: Denoiser + ?Sized> Denoiser for &D {
         (**self).x0_hat(x, level)
     }
 
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        (**self).estimate(x, level)
+    }
+
     fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
         (**self).linearize(x, level)
     }
@@ -189,7 +243,51 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::{Error, Gaussian, Noise, Oracle, Purpose, Streams, VpSchedule, dot};
+    use crate::{Error, Extrapolated, Gaussian, Noise, Oracle, Purpose, Streams, Thresholded, VpSchedule, dot};
+
+    /// A prior that has learned the share 0.25.
+    struct Learned(Oracle<Gaussian>);
+
+    impl Denoiser for Learned {
+        fn schedule(&self) -> &dyn Schedule {
+            self.0.schedule()
+        }
+
+        fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+            self.0.x0_hat(x, level)
+        }
+
+        fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+            Ok(Estimate { variance_share: Some(x.mapv(|_| 0.25)), ..self.0.estimate(x, level)? })
+        }
+
+        fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+            self.0.linearize(x, level)
+        }
+    }
+
+    /// What wraps a denoiser changes the mean of an estimate as it changes the mean alone, in one evaluation, and passes the variance on.
+    #[test]
+    fn a_learned_variance_passes_through() {
+        let oracle = || Oracle::new(Gaussian::standard([1, 1, 4]), Arc::new(VpSchedule::default()));
+        let (learned, oracle) = (Counted::new(Learned(oracle())), oracle());
+        let wrapped: [(&str, Box<dyn Denoiser + '_>); 6] = [
+            ("a reference", Box::new(&learned)),
+            ("Clamped", Box::new(Clamped::new(&learned, 0.5))),
+            ("Interruptible", Box::new(Interruptible::new(&learned, || Ok(())))),
+            ("Thresholded", Box::new(Thresholded::new(&learned, 0.5, 2.0).unwrap())),
+            ("Extrapolated", Box::new(Extrapolated::new(&learned, &oracle, 3.0).unwrap())),
+            ("at scale 1", Box::new(Extrapolated::new(&learned, &oracle, 1.0).unwrap())),
+        ];
+        let (level, x) = (Level::at(oracle.schedule(), 0.3), Batch::from_shape_fn((2, 1, 1, 4), |(n, _, _, i)| (n + i) as f64));
+        for (count, (name, denoiser)) in wrapped.iter().enumerate() {
+            let Estimate { x0_hat, variance_share } = denoiser.estimate(&x, level).unwrap();
+            assert_eq!(variance_share, Some(x.mapv(|_| 0.25)), "{name}");
+            assert_eq!(learned.evaluations().forward, 4 * count as u64 + 2, "{name}");
+            assert_eq!(x0_hat, denoiser.x0_hat(&x, level).unwrap(), "{name}");
+        }
+        assert_eq!(oracle.estimate(&x, level).unwrap().variance_share, None);
+    }
 
     /// Neither an evaluation nor a product of a linearisation made before is served any more.
     #[test]

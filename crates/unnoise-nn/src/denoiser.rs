@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{Axis, Slice};
-use unnoise_core::{Batch, Conversion, Denoiser, Level, Linearized, Prediction, Schedule, Shape, check_shape, element_shape};
+use unnoise_core::{
+    Batch, Conversion, Denoiser, Estimate, Level, Linearized, Prediction, Schedule, Shape, check_shape, element_shape,
+};
 
 use crate::bridge::in_pool;
 use crate::{Error, Result, Unet};
@@ -19,7 +21,8 @@ pub const DEFAULT_CHUNK: usize = 64;
 /// x0_hat   = a x_t + b f(x_t, timestep)        J^T v = a v + b (df/dx_t)^T v        a, b of Conversion
 /// ```
 ///
-/// The network computes in f32 and the rest in f64. Of a network that learns its variance (2 C channels out) the first C are used.
+/// The network computes in f32 and the rest in f64. Of a network that learns its variance (2 C channels out) the first C are the prediction,
+/// and the others `2 v - 1`, with `v` the [`variance_share`](Estimate::variance_share), as in guided-diffusion and diffusers' `learned_range`.
 #[derive(Clone)]
 pub struct UnetDenoiser {
     unet: Arc<Unet>,
@@ -209,11 +212,19 @@ impl Denoiser for UnetDenoiser {
     }
 
     fn x0_hat(&self, x: &Batch, level: Level) -> unnoise_core::Result<Batch> {
+        Ok(self.estimate(x, level)?.x0_hat)
+    }
+
+    fn estimate(&self, x: &Batch, level: Level) -> unnoise_core::Result<Estimate> {
         let [channels, ..] = self.check(x, "UnetDenoiser::x0_hat")?;
         let conversion = self.conversion(level)?;
         let timestep = self.timestep(level.t);
-        let forward = |part: &Batch| Ok(self.mean_channels(self.run(self.to_tensor(part, false), timestep)?));
-        Ok(combine(conversion, x, self.by_chunks(x, channels, forward).map_err(outside)?))
+        let forward = |part: &Batch| self.run(self.to_tensor(part, false), timestep);
+        let output = self.by_chunks(x, self.unet.config().out_channels, forward).map_err(outside)?;
+        let (predicted, learned) = output.view().split_at(Axis(1), channels);
+        let variance_share = (learned.dim().1 > 0).then(|| learned.mapv(|v| 0.5 * (v + 1.0)));
+        let predicted = if variance_share.is_some() { predicted.to_owned() } else { output };
+        Ok(Estimate { x0_hat: combine(conversion, x, predicted), variance_share })
     }
 
     /// The graph of the first forward pass is kept for the first product if the batch is one chunk; every other product runs the

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use unnoise_core::{Batch, Denoiser, Level, Linearized, Schedule, SchedulerConfig, Shape};
+use unnoise_core::{Batch, Denoiser, Estimate, Level, Linearized, Schedule, SchedulerConfig, Shape};
 use unnoise_nn::{Device, DiffusionModel, SampleSize, UnetDenoiser};
 
 use crate::{Error, Result};
@@ -161,6 +161,10 @@ impl Denoiser for Prior {
 
     fn x0_hat(&self, x: &Batch, level: Level) -> unnoise_core::Result<Batch> {
         self.denoiser.x0_hat(x, level)
+    }
+
+    fn estimate(&self, x: &Batch, level: Level) -> unnoise_core::Result<Estimate> {
+        self.denoiser.estimate(x, level)
     }
 
     fn linearize<'a>(&'a self, x: &Batch, level: Level) -> unnoise_core::Result<Linearized<'a>> {

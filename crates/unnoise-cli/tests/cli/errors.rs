@@ -108,6 +108,10 @@ fn errors_are_one_clear_line() {
         ("train --data image.npy --out run --channels 7".into(), "--channels must be multiples of 16, got [7]"),
         ("train --data image.npy --out run --prediction noise".into(), "known: eps, x0, v, velocity"),
         ("train --data image.npy --out run --architecture notes.txt".into(), "notes.txt is not JSON"),
+        (
+            format!("train --data image.npy --out run --architecture {}/unet/config.json", fixture("learned")),
+            "as many outputs as inputs, without a learned variance",
+        ),
     ] {
         let message = scratch.refused(&line);
         if !message.contains(expected) {

@@ -12,17 +12,43 @@ use crate::{Scratch, files, fixture, largest_difference};
 /// by 1e-5 of the largest output, which these samplers amplify to at most 6e-4.
 #[test]
 fn sample_draws_what_diffusers_draws() {
+    assert!(matches_diffusers("tiny", &format!("--noise {}", fixture("tiny/x_T.npy"))) >= 20);
+}
+
+/// The same with a random network that gives a variance beside its prediction (`tools/fixtures/learned_cli.py`), and with the noise of this
+/// seed in every step of `ddpm`; the other samplers take the prediction alone.
+#[test]
+fn a_learned_variance_is_diffusers() {
+    assert_eq!(matches_diffusers("learned", "--n 2 --seed 5"), 5);
     let scratch = Scratch::new();
-    let (model, noise) = (fixture("tiny"), fixture("tiny/x_T.npy"));
-    let mut npz = Npz::open(&PathBuf::from(fixture("tiny/expected.npz")), Limits::default()).unwrap();
-    let names = npz.names().to_vec();
-    assert!(names.len() >= 20, "{names:?}");
+    let draw = |model: &str, rest: &str, output: &str| {
+        format!("sample --model {model} --sampler ddpm --steps 10 --n 2 --seed 5 {rest} --output {output}")
+    };
+    let learned = fixture("learned");
+    for (variance, output) in [("learned_range", "a.npy"), ("fixed_small", "b.npy")] {
+        scratch.succeed(&draw(&learned, &format!("--set variance={variance}"), output));
+    }
+    scratch.succeed(&draw(&learned, "", "c.npy"));
+    assert_eq!(scratch.read("a.npy"), scratch.read("c.npy"));
+    assert!(largest_difference(&scratch.read("a.npy"), &scratch.read("b.npy")) > 0.1);
+    let message = scratch.refused(&draw(&fixture("tiny"), "--set variance=learned_range", "d.npy"));
+    assert!(message.contains("the denoiser gives no variance") && message.contains("fixed_small"), "{message}");
+    let message = scratch.refused(&draw(&fixture("tiny"), "--set variance=learned", "d.npy"));
+    assert!(message.contains("fixed_small or fixed_large or learned_range"), "{message}");
+}
+
+/// Draws with `model` what its `expected.npz` holds under NAME_GRID_STEPS, from this start, and counts it.
+fn matches_diffusers(model: &str, start: &str) -> usize {
+    let scratch = Scratch::new();
+    let mut npz = Npz::open(&PathBuf::from(fixture(&format!("{model}/expected.npz"))), Limits::default()).unwrap();
+    let (model, names) = (fixture(model), npz.names().to_vec());
+    let count = names.len();
     let mut failures = Vec::new();
     for name in names {
         let parts: Vec<&str> = name.split('_').collect();
         let [sampler, grid, steps] = parts[..] else { panic!("{name} is not NAME_GRID_STEPS") };
         scratch.succeed(&format!(
-            "sample --model {model} --sampler {sampler} --grid {grid} --steps {steps} --noise {noise} --force --output x.npy"
+            "sample --model {model} --sampler {sampler} --grid {grid} --steps {steps} {start} --force --output x.npy"
         ));
         let theirs: Batch = npz.require(&name).unwrap().to_f64().unwrap().into_dimensionality().unwrap();
         let difference = largest_difference(&scratch.read("x.npy"), &theirs);
@@ -31,6 +57,7 @@ fn sample_draws_what_diffusers_draws() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    count
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::ops::RangeInclusive;
 
 use ndarray::Axis;
 
-use crate::{Batch, Conversion, Denoiser, Error, Level, Linearized, Prediction, Result, Schedule, dot, norm_sq, scale_samples};
+use crate::{
+    Batch, Conversion, Denoiser, Error, Estimate, Level, Linearized, Prediction, Result, Schedule, dot, norm_sq, scale_samples,
+};
 
 /// The posterior mean of `main`, extrapolated away from that of `guide`.
 ///
@@ -17,7 +19,8 @@ use crate::{Batch, Conversion, Denoiser, Error, Level, Linearized, Prediction, R
 /// likelier than the guide. A posterior mean, `eps`, `v`, the score and the velocity are affine in one another, so that this is the
 /// extrapolation of any of them.
 ///
-/// Where the scale is 1, as everywhere outside an interval, the guide is not evaluated. Both must have one schedule.
+/// Where the scale is 1, as everywhere outside an interval, the guide is not evaluated. Both must have one schedule. A learned variance is
+/// that of `main`.
 ///
 /// # Reference
 /// Ho, Salimans 2022, arXiv 2207.12598, eq. 6, whose `w` is `scale - 1`; Karras et al. 2024, arXiv 2406.02507, sec. 3 (autoguidance),
@@ -93,6 +96,15 @@ impl<M: Denoiser, G: Denoiser> Extrapolated<M, G> {
         self.scale != 1.0 && self.interval.as_ref().is_none_or(|levels| levels.contains(&level.sigma_edm()))
     }
 
+    /// The mean of `main` at `x`, guided.
+    fn guided(&self, x: &Batch, main: Batch, level: Level) -> Result<Batch> {
+        if !self.guides(level) {
+            return Ok(main);
+        }
+        let guided = self.extrapolate(&main, self.guide.x0_hat(x, level)?);
+        Ok(self.restore(x, &main, &guided, level)?.map_or(guided, |restored| restored.mean()))
+    }
+
     fn extrapolate(&self, main: &Batch, guide: Batch) -> Batch {
         guide * (1.0 - self.scale) + main * self.scale
     }
@@ -161,12 +173,11 @@ impl<M: Denoiser, G: Denoiser> Denoiser for Extrapolated<M, G> {
     }
 
     fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
-        let main = self.main.x0_hat(x, level)?;
-        if !self.guides(level) {
-            return Ok(main);
-        }
-        let guided = self.extrapolate(&main, self.guide.x0_hat(x, level)?);
-        Ok(self.restore(x, &main, &guided, level)?.map_or(guided, |restored| restored.mean()))
+        self.guided(x, self.main.x0_hat(x, level)?, level)
+    }
+
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        self.main.estimate(x, level)?.map(|main| self.guided(x, main, level))
     }
 
     fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView1, Zip};
 
-use crate::{Batch, Denoiser, Error, Level, Linearized, Result, Schedule, samples, scale_samples};
+use crate::{Batch, Denoiser, Error, Estimate, Level, Linearized, Result, Schedule, samples, scale_samples};
 
 /// A denoiser whose posterior mean is clipped at a quantile of its own absolute values and scaled to the images' range, each sample alone.
 ///
@@ -47,6 +47,11 @@ impl<D: Denoiser> Thresholded<D> {
             return refuse("the largest threshold", "at least 1", largest);
         }
         Ok(Self { inner, quantile, largest })
+    }
+
+    fn bound(&self, x0: Batch) -> Batch {
+        let thresholds = self.thresholds(&x0);
+        apply(x0, &thresholds)
     }
 
     fn thresholds(&self, x0: &Batch) -> Vec<Threshold> {
@@ -101,9 +106,11 @@ impl<D: Denoiser> Denoiser for Thresholded<D> {
     }
 
     fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
-        let x0 = self.inner.x0_hat(x, level)?;
-        let thresholds = self.thresholds(&x0);
-        Ok(apply(x0, &thresholds))
+        Ok(self.bound(self.inner.x0_hat(x, level)?))
+    }
+
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        self.inner.estimate(x, level)?.map(|x0| Ok(self.bound(x0)))
     }
 
     fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {

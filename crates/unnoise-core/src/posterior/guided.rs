@@ -94,6 +94,8 @@ pub trait Guidance: Send + Sync {
 ///
 /// Where `alpha = 0` (the first level of a rectified flow) the state says nothing about the image, `sigma^2 / alpha` is not
 /// defined, and the prior's own mean is returned.
+///
+/// A variance that the prior has learned is not passed on: it is that of a step without the measurement.
 pub struct Conditioned<'a, G> {
     prior: &'a dyn Denoiser,
     measurement: &'a Measurement<'a>,

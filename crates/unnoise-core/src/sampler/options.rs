@@ -50,7 +50,7 @@ impl Default for SamplerOptions {
 }
 
 impl SamplerOptions {
-    /// Sets the option of this name from text: `eta`, `clip`, `variance` (fixed_small, fixed_large), `churn` and its bounds `churn_min`,
+    /// Sets the option of this name from text: `eta`, `clip`, `variance` (fixed_small, fixed_large, learned_range), `churn` and its bounds `churn_min`,
     /// `churn_max` and `churn_inflation`, `order`, `lower_order_final`, `euler_at_final`, `second_order` (midpoint, heun), `third_order`
     /// (quadratic, published), `tolerance`, `snr`, `corrections`.
     ///
@@ -61,8 +61,15 @@ impl SamplerOptions {
             "eta" => self.eta = Some(parsed(name, "a number", value)?),
             "clip" => self.clip = Some(parsed(name, "a number", value)?),
             "variance" => {
-                self.variance =
-                    choice(name, value, [("fixed_small", Variance::FixedSmall), ("fixed_large", Variance::FixedLarge)])?;
+                self.variance = choice(
+                    name,
+                    value,
+                    [
+                        ("fixed_small", Variance::FixedSmall),
+                        ("fixed_large", Variance::FixedLarge),
+                        ("learned_range", Variance::LearnedRange),
+                    ],
+                )?;
             }
             "churn" => self.churn.amount = parsed(name, "a number", value)?,
             "churn_min" => self.churn.sigma_min = parsed(name, "a number", value)?,

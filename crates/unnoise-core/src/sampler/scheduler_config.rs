@@ -36,7 +36,7 @@ use crate::{DiscreteSchedule, Error, RectifiedFlowSchedule, Result, Schedule};
 /// Grids beyond a class's own are extensions: Karras, exponential and Lu sigmas of `ddpm`, `ddim` and `pndm`, between the table's ends, and of
 /// `euler-a`; Lu lambdas of all but `DPMSolverMultistepScheduler`; spacings other than linspace of `DPMSolverSinglestepScheduler`.
 ///
-/// Refused with [`Error::Unsupported`]: those sigmas for `ddpm`, `ddim` and `pndm` on a zero-SNR table; learned variances; dynamic
+/// Refused with [`Error::Unsupported`]: those sigmas for `ddpm`, `ddim` and `pndm` on a zero-SNR table; `variance_type: learned`; dynamic
 /// thresholding of `ddim`; beta and flow sigmas; continuous timesteps; `interpolation_type: log_linear`; and beta schedules other than those of
 /// [`BETA_SCHEDULES`].
 ///
@@ -45,7 +45,7 @@ use crate::{DiscreteSchedule, Error, RectifiedFlowSchedule, Result, Schedule};
 /// `set_alpha_to_one` is false, or on a trailing grid whose number of steps does not divide T; DEIS and SA-Solver end with that noise, and
 /// with that of the last of their Karras or exponential sigmas; several classes ignore `rescale_betas_zero_snr`.
 /// Not reproduced: the timestep -1 that rounding appends to some trailing grids (61 steps of 1000); the noise that DDPM with
-/// `fixed_large` adds in a last step from a timestep above 0; PNDM's steps by the whole part of `T / n` on linspace and trailing grids,
+/// `fixed_large` or `learned_range` adds in a last step from a timestep above 0; PNDM's steps by the whole part of `T / n` on linspace and trailing grids,
 /// which miss the next timestep, and its combination of the `v` of a network that predicts them, instead of their noises.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -184,7 +184,7 @@ impl SchedulerConfig {
     /// `skip_prk_steps` is `plms`, and `unipc` of the `solver_type` bh1 is `unipc-bh1`.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a name that does not exist; [`Error::Unsupported`] for learned variances.
+    /// [`Error::Unknown`] for a name that does not exist; [`Error::Unsupported`] for `variance_type: learned` of `ddpm`.
     pub fn sampler_options<'a>(&self, name: &'a str, clip: bool) -> Result<(&'a str, SamplerOptions)> {
         let class = Class::by_sampler(name)?;
         // A threshold takes the clip's place.
@@ -214,10 +214,11 @@ impl SchedulerConfig {
             // A logarithm is only taken to be undone; diffusers forgets to undo the large one's.
             None | Some("fixed_small" | "fixed_small_log") => Ok(Variance::FixedSmall),
             Some("fixed_large" | "fixed_large_log") => Ok(Variance::FixedLarge),
+            Some("learned_range") => Ok(Variance::LearnedRange),
             Some(other) => Err(unsupported(
                 format!("ddpm with variance_type {other}"),
-                "only fixed variances are implemented",
-                &["fixed_small", "fixed_large", "another sampler"],
+                "a variance is fixed, or learned within a range",
+                &["fixed_small", "fixed_large", "learned_range", "another sampler"],
             )),
         }
     }

@@ -3,7 +3,7 @@
 use ndarray::Array4;
 
 use super::*;
-use crate::{Level, Linearized, Purpose, Schedule, Shape, Streams, VpSchedule, unobserved};
+use crate::{Estimate, Level, Linearized, Purpose, Schedule, Shape, Streams, VpSchedule, unobserved};
 
 /// The prior `N(mean, variance)` for each number by itself.
 #[derive(Debug)]
@@ -70,6 +70,82 @@ fn ddpm_is_the_forward_posterior() {
         let got = step(&mut Ddpm { variance, clip: None }, &grid, 4, x, z);
         assert!((got - (mean + expected.sqrt() * z)).abs() < 1e-13, "{variance:?}: {got}");
     }
+}
+
+/// A prior that has learned this share.
+struct Learned(Scalar<VpSchedule>, f64);
+
+impl Denoiser for Learned {
+    fn schedule(&self) -> &dyn Schedule {
+        self.0.schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        self.0.x0_hat(x, level)
+    }
+
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        Ok(Estimate { x0_hat: self.x0_hat(x, level)?, variance_share: Some(x.mapv(|_| self.1)) })
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        self.0.linearize(x, level)
+    }
+}
+
+impl Learned {
+    fn step(&self, variance: Variance, step: Interval, x: f64, z: f64) -> f64 {
+        let grid = Grid { steps: vec![step], start: 1.0 };
+        let step = Step { grid: &grid, index: 0, denoiser: self };
+        Ddpm { variance, clip: None }.step(&step, &one(x), &mut Constant(z)).unwrap().x[[0, 0, 0, 0]]
+    }
+}
+
+#[test]
+fn a_learned_variance_goes_from_the_small_to_the_large() {
+    for step in Grid::uniform(prior().schedule(), 10).unwrap().steps {
+        let [nothing, small, large] = [(Variance::FixedSmall, 0.0), (Variance::FixedSmall, -1.3), (Variance::FixedLarge, -1.3)]
+            .map(|(variance, z)| Learned(prior(), 0.0).step(variance, step, 0.8, z));
+        let learned = |share| Learned(prior(), share).step(Variance::LearnedRange, step, 0.8, -1.3);
+        assert_eq!(learned(0.0), small);
+        assert!((learned(1.0) - large).abs() < 1e-14);
+        // A geometric mean, and as far again beyond the large one.
+        let (std, half, beyond) = (large - nothing, learned(0.5) - nothing, learned(2.0) - nothing);
+        assert!((half * half - std * (small - nothing)).abs() < 1e-14 && (beyond * (small - nothing) - std * std).abs() < 1e-13);
+        // The last step adds no noise.
+        assert_eq!(step.to.sigma == 0.0, learned(1.0) == nothing);
+    }
+}
+
+/// With the share at which the variance is that of `x'` given `x`, a step leads from one marginal of a Gaussian prior to the other, however
+/// long it is. The share is 0 for a prior of one image, 1 for white images of unit variance, and above 1 for wider ones.
+#[test]
+fn the_right_share_makes_a_step_exact() {
+    let grid = Grid::uniform(prior().schedule(), 4).unwrap();
+    for (variance, shares) in [(0.0, 0.0..=0.0), (0.09, 0.01..=0.9), (0.49, 0.1..=0.99), (1.0, 1.0..=1.0), (2.0, 1.01..=2.0)] {
+        let prior = || Scalar { variance, ..prior() };
+        for step @ Interval { from, to } in grid.steps.iter().copied().filter(|step| step.to.sigma > 0.0) {
+            let marginal = |level: Level| level.alpha.powi(2) * variance + level.sigma.powi(2);
+            let fresh = 1.0 - step.ratio().powi(2);
+            let [small, large] = [to, from].map(|level| level.sigma.powi(2) * fresh);
+            let exact = small + (to.alpha * fresh).powi(2) * variance * from.sigma.powi(2) / marginal(from);
+            let share = (exact / small).ln() / (large / small).ln();
+            assert!(*shares.start() - 1e-12 < share && share < *shares.end() + 1e-12, "{variance}: {share}");
+            let run = |x, z| Learned(prior(), share).step(Variance::LearnedRange, step, x, z);
+            let (offset, std) = (run(0.0, 0.0), run(0.0, 1.0) - run(0.0, 0.0));
+            let gain = run(1.0, 0.0) - offset;
+            assert!((gain * from.alpha * 0.3 + offset - to.alpha * 0.3).abs() < 1e-14);
+            assert!((gain.powi(2) * marginal(from) + std.powi(2) - marginal(to)).abs() < 1e-14, "{variance} {step:?}");
+        }
+    }
+}
+
+#[test]
+fn a_variance_that_nothing_learned_is_refused() {
+    let grid = Grid::uniform(prior().schedule(), 10).unwrap();
+    let mut ddpm = Ddpm { variance: Variance::LearnedRange, clip: None };
+    let refused = ddpm.step(&Step { grid: &grid, index: 0, denoiser: &prior() }, &one(1.0), &mut Constant(0.0)).err().unwrap();
+    assert!(refused.to_string().contains("the denoiser gives no variance"), "{refused}");
 }
 
 #[test]

@@ -53,6 +53,10 @@ fn the_mean_follows_from_the_prediction() {
                 };
                 let got = denoiser.x0_hat(&x, level).unwrap();
                 assert!(distance(&got, &expected) < 1e-6, "{prediction:?} at {k}: {}", distance(&got, &expected));
+                let Estimate { x0_hat, variance_share } = denoiser.estimate(&x, level).unwrap();
+                assert!(x0_hat == got && x0_hat.is_standard_layout());
+                let learned = (raw.slice_axis(Axis(1), Slice::from(2..)).to_owned() + 1.0) / 2.0;
+                assert_eq!(variance_share, learned_sigma.then_some(learned), "guided-diffusion's [-1, 1] as a share");
             }
         }
     }

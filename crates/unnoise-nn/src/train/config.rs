@@ -115,7 +115,7 @@ impl TrainConfig {
         if self.model.out_channels != self.model.in_channels {
             let what =
                 format!("training {} output channels for {} input channels", self.model.out_channels, self.model.in_channels);
-            return Err(Error::NotSupportedYet { what, supported: "as many outputs as inputs".into() });
+            return Err(Error::NotSupportedYet { what, supported: "as many outputs as inputs, without a learned variance".into() });
         }
         self.model.validate()
     }
