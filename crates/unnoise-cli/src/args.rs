@@ -1,6 +1,11 @@
-//! Options that every command has.
+//! Options that several commands have.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use ndarray::{Axis, Slice};
+use unnoise::core::Batch;
+use unnoise::io::{Channels, Fit, ReadOptions, read_images};
 use unnoise::nn::Device;
 
 /// Options that every command has.
@@ -40,5 +45,46 @@ impl Common {
         rayon::ThreadPoolBuilder::new().num_threads(self.threads).build_global().context("the CPU threads cannot be started")?;
         unnoise::nn::force_exact_convolutions(self.exact);
         Ok(unnoise::nn::open_device(&self.device)?)
+    }
+}
+
+/// Images of a file.
+#[derive(clap::Args)]
+pub(crate) struct Images {
+    /// The images: PNG, JPEG, .npy or .npz with pixels in [0, 1] or of 8 bits.
+    #[arg(long, visible_alias = "data", value_name = "FILE")]
+    pub(crate) image: PathBuf,
+
+    /// The first image of a file that holds several, from 0.
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    pub(crate) index: usize,
+
+    /// How many images from there; all if not given.
+    #[arg(long, value_name = "N")]
+    n: Option<usize>,
+
+    /// Convert to gray first.
+    #[arg(long)]
+    gray: bool,
+
+    /// Crop the centre to a square and shrink it to this side first.
+    #[arg(long, value_name = "PIXELS")]
+    side: Option<usize>,
+}
+
+impl Images {
+    /// Those asked for, `[n, c, h, w]`, in the network's `[-1, 1]`.
+    pub(crate) fn read(&self) -> Result<Batch> {
+        let options = ReadOptions {
+            channels: if self.gray { Channels::Gray } else { Channels::AsStored },
+            fit: self.side.map_or(Fit::default(), Fit::CropResize),
+            ..ReadOptions::default()
+        };
+        let (images, index) = (read_images(&self.image, options)?, self.index);
+        let held = images.dim().0;
+        ensure!(index < held, "--index must be below {held}, the number of images in {}, got {index}", self.image.display());
+        let n = self.n.unwrap_or(held - index);
+        ensure!(n > 0 && n <= held - index, "--n must be 1 to {}, the images from --index on, got {n}", held - index);
+        Ok(images.slice_axis(Axis(0), Slice::from(index..index + n)).mapv(|v| 2.0 * v - 1.0))
     }
 }

@@ -33,6 +33,7 @@ struct Cli {
 enum Command {
     Reconstruct(commands::reconstruct::Args),
     Sample(commands::sample::Args),
+    Invert(commands::invert::Args),
     Samplers(commands::samplers::Args),
     Explain(commands::samplers::ExplainArgs),
     Compare(commands::compare::Args),
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Reconstruct(args) => commands::reconstruct::run(args),
         Command::Sample(args) => commands::sample::run(args),
+        Command::Invert(args) => commands::invert::run(args),
         Command::Samplers(args) => commands::samplers::run(args),
         Command::Explain(args) => commands::samplers::explain(args),
         Command::Compare(args) => commands::compare::run(args),

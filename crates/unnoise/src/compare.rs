@@ -76,8 +76,21 @@ pub fn compare(
     if !(1..=1024).contains(&config.n) {
         return argument("the number of images", "from 1 to 1024", config.n.to_string());
     }
+    let grid = |steps: usize| Ok(config.grid.grid(prior.schedule(), steps)?);
+    let mut heun = unnoise_core::Heun::default();
+    let finest = grid(config.reference_steps)?;
+    heun.check(&finest)?;
+    // Whatever is refused is refused before the reference is computed.
+    let mut planned = Vec::new();
     for name in &config.samplers {
-        sampler_info(name)?;
+        let info = sampler_info(name)?;
+        for (column, &budget) in config.evaluations.iter().enumerate() {
+            let options = SamplerOptions { tolerance: 0.1f64.powi(column as i32 + 1), ..SamplerOptions::default() };
+            let sampler = sampler_by_name(name, &options)?;
+            if let Some(grid) = grid_within_budget(&*sampler, budget, &grid)? {
+                planned.push((info, budget, sampler, grid));
+            }
+        }
     }
     let mut run = |number: usize, sampler: &mut dyn Sampler, grid: &Grid| -> Result<(Batch, f64)> {
         let denoiser = Counted::new(prior);
@@ -86,19 +99,12 @@ pub fn compare(
         let images = sample(sampler, &denoiser, grid, x, &mut streams, &mut |progress| observer(number, progress))?;
         Ok((images, denoiser.evaluations().forward as f64 / config.n as f64))
     };
-    let grid = |steps: usize| Ok(config.grid.grid(prior.schedule(), steps)?);
-    let (reference, _) = run(0, &mut unnoise_core::Heun::default(), &grid(config.reference_steps)?)?;
+    let (reference, _) = run(0, &mut heun, &finest)?;
     let mut runs = Vec::new();
-    for name in &config.samplers {
-        let info = sampler_info(name)?;
-        for (column, &budget) in config.evaluations.iter().enumerate() {
-            let options = SamplerOptions { tolerance: 0.1f64.powi(column as i32 + 1), ..SamplerOptions::default() };
-            let mut sampler = sampler_by_name(name, &options)?;
-            let Some(grid) = grid_within_budget(&*sampler, budget, &grid)? else { continue };
-            let (images, evaluations) = run(1 + runs.len(), &mut *sampler, &grid)?;
-            let distance = (!info.stochastic).then(|| rms(&images, &reference));
-            runs.push(Compared { sampler: info.name, budget, steps: grid.steps.len(), evaluations, distance, images });
-        }
+    for (info, budget, mut sampler, grid) in planned {
+        let (images, evaluations) = run(1 + runs.len(), &mut *sampler, &grid)?;
+        let distance = (!info.stochastic).then(|| rms(&images, &reference));
+        runs.push(Compared { sampler: info.name, budget, steps: grid.steps.len(), evaluations, distance, images });
     }
     Ok(Comparison { reference, runs })
 }
@@ -111,13 +117,13 @@ pub fn compare(
 pub fn grid_within_budget(sampler: &dyn Sampler, budget: usize, make: &impl Fn(usize) -> Result<Grid>) -> Result<Option<Grid>> {
     for steps in (1..=budget).rev() {
         let grid = make(steps)?;
-        match sampler.evaluations(&grid) {
-            None => return Ok(Some(make(2)?)),
-            Some(evaluations) if evaluations <= budget => {
-                sampler.check(&grid)?;
-                return Ok(Some(grid));
-            }
-            Some(_) => {}
+        let fits = match sampler.evaluations(&grid) {
+            None => Some(make(2)?),
+            Some(evaluations) => (evaluations <= budget).then_some(grid),
+        };
+        if let Some(grid) = fits {
+            sampler.check(&grid)?;
+            return Ok(Some(grid));
         }
     }
     Ok(None)

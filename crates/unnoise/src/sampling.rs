@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use ndarray::{Axis, Slice, concatenate};
 use unnoise_core::{
-    Batch, Counted, Denoiser, Evaluations, Extrapolated, Noise, Prediction, Progress, Purpose, Sampler, Shape, Spacing, Streams,
-    check_shape, sample, sampler_by_name, sampler_info,
+    Batch, Counted, DdimInverse, Denoiser, Evaluations, Extrapolated, Noise, Prediction, Progress, Purpose, Sampler, Shape,
+    Spacing, Streams, check_shape, sample, sampler_by_name, sampler_info,
 };
 use unnoise_nn::UnetDenoiser;
 
@@ -98,6 +98,13 @@ pub fn draw(
     if let Some(start) = start {
         check_shape(start, shape, "the starting noise", "draw")?;
     }
+    if !sampler_info(&config.sampler)?.draws() {
+        return Err(Error::Core(unnoise_core::Error::Unsupported {
+            what: format!("drawing with {}", config.sampler),
+            why: "it leads from an image to noise".into(),
+            possible: vec!["invert".into(), "ddim".into()],
+        }));
+    }
     let grid = prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?;
     let counted = Counted::new(prior);
     let guide = config.guidance.as_ref().map(|_| prior.unconditional()).transpose()?.map(Counted::new);
@@ -127,9 +134,49 @@ pub fn draw(
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(Drawing { x0: joined(&parts), evaluations })
+}
+
+/// The noise that `ddim` without clipping and with `eta = 0` makes `images` of: DDIM inversion, on the grid of `spacing` (the model's own
+/// if none is given) of `steps` steps. The same steps of `ddim` from it return the images with an error in proportion to a step's length.
+///
+/// `images` are `[n, c, h, w]`, in `[-1, 1]`, of which `batch` are inverted at a time; the noise is of that shape and, for images that the
+/// prior could have drawn, of unit variance. `observer` is told the first image of the batch in work and its progress; when it breaks, the
+/// noise of the finished batches is returned.
+///
+/// # Errors
+/// Those of the grid and the network; `Stopped` if no batch was finished.
+///
+/// # Reference
+/// [`DdimInverse`].
+pub fn invert(
+    prior: &Prior,
+    images: &Batch,
+    spacing: Option<Spacing>,
+    steps: usize,
+    batch: usize,
+    observer: &mut dyn FnMut(usize, &Progress<'_>) -> ControlFlow<()>,
+) -> Result<Batch> {
+    check_shape(images, prior.shape(), "the images", "invert")?;
+    let mut sampler = DdimInverse::default();
+    let grid = prior.scheduler().grid(sampler.name(), spacing, steps)?;
+    let scale = prior.scheduler().grid("ddim", spacing, steps)?.start;
+    let mut parts: Vec<Batch> = Vec::new();
+    for (k, part) in images.axis_chunks_iter(Axis(0), batch.max(1)).enumerate() {
+        let mut watch = |progress: &Progress<'_>| observer(k * batch, progress);
+        let mut unused = Streams::new(0, 0..part.dim().0 as u32);
+        match sample(&mut sampler, prior, &grid, part.to_owned(), &mut unused, &mut watch) {
+            Ok(x) => parts.push(x / scale),
+            Err(unnoise_core::Error::Stopped { .. }) if !parts.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(joined(&parts))
+}
+
+fn joined(parts: &[Batch]) -> Batch {
     let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
-    let x0 = concatenate(Axis(0), &views).unwrap_or_default();
-    Ok(Drawing { x0, evaluations })
+    concatenate(Axis(0), &views).unwrap_or_default()
 }
 
 /// The sampler as diffusers' class takes it from the model's configuration, with the options that are given.

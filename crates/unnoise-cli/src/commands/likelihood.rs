@@ -10,9 +10,8 @@ use unnoise::Prior;
 use unnoise::core::{
     Counted, Denoiser, Dequantisation, Divergence, LikelihoodConfig, LogDensity, Streams, check_shape, log_density,
 };
-use unnoise::io::{Channels, Fit, ReadOptions, read_images};
 
-use crate::args::Common;
+use crate::args::{Common, Images};
 use crate::output::{count, report};
 use crate::{interrupt, progress};
 
@@ -26,25 +25,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 
-    /// The images: PNG, JPEG, .npy or .npz with pixels in [0, 1] or of 8 bits.
-    #[arg(long, visible_alias = "data", value_name = "FILE")]
-    image: PathBuf,
-
-    /// The first image of a file that holds several, from 0.
-    #[arg(long, value_name = "I", default_value_t = 0)]
-    index: usize,
-
-    /// How many images from there; all if not given.
-    #[arg(long, value_name = "N")]
-    n: Option<usize>,
-
-    /// Convert to gray first.
-    #[arg(long)]
-    gray: bool,
-
-    /// Crop the centre to a square and shrink it to this side first.
-    #[arg(long, value_name = "PIXELS")]
-    side: Option<usize>,
+    #[command(flatten)]
+    images: Images,
 
     /// The trace of the flow's Jacobian: rademacher or gaussian probes, or exact, which takes a vector-Jacobian product for every value of
     /// the image in every evaluation.
@@ -89,18 +71,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         ..LikelihoodConfig::default()
     };
     let device = args.common.open()?;
-    let images = read_images(&args.image, args.read_options())?;
-    let held = images.dim().0;
-    ensure!(
-        args.index < held,
-        "--index must be below {held}, the number of images in {}, got {}",
-        args.image.display(),
-        args.index
-    );
-    let n = args.n.unwrap_or(held - args.index);
-    ensure!(n > 0 && n <= held - args.index, "--n must be 1 to {}, the images from --index on, got {n}", held - args.index);
-    let x = images.slice_axis(Axis(0), Slice::from(args.index..args.index + n)).mapv(|v| 2.0 * v - 1.0);
-    let (_, _, h, w) = x.dim();
+    let x = args.images.read()?;
+    let (n, _, h, w) = x.dim();
     let prior = match &args.model {
         Some(directory) => Prior::load_for(directory, [h, w], &device)?,
         None => Prior::digits(&device)?,
@@ -117,7 +89,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let mut done: Vec<LogDensity> = Vec::new();
     for i in 0..n {
         // An image's numbers are those of its place in the file.
-        let place = (args.index + i) as u32;
+        let place = (args.images.index + i) as u32;
         let streams = Streams::new(seed, place..place + 1);
         let stored = x.slice_axis(Axis(0), Slice::from(i..i + 1)).to_owned();
         let image = if args.as_is { stored } else { dequantisation.dequantise(&stored, &streams) };
@@ -178,14 +150,6 @@ impl Args {
             }
             other => anyhow::bail!("unknown divergence '{other}'; known: rademacher, gaussian, exact"),
         })
-    }
-
-    fn read_options(&self) -> ReadOptions {
-        ReadOptions {
-            channels: if self.gray { Channels::Gray } else { Channels::AsStored },
-            fit: self.side.map_or(Fit::default(), Fit::CropResize),
-            ..ReadOptions::default()
-        }
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod forward;
 pub(crate) mod inspect;
+pub(crate) mod invert;
 pub(crate) mod likelihood;
 pub(crate) mod predict;
 pub(crate) mod reconstruct;

@@ -60,6 +60,31 @@ fn matches_diffusers(model: &str, start: &str) -> usize {
     count
 }
 
+/// To the noise of an image and back, with an error in proportion to a step's length.
+#[test]
+fn an_inverted_image_is_drawn_again() {
+    let scratch = Scratch::new();
+    let model = fixture("tiny");
+    scratch.succeed(&format!("sample --model {model} --n 3 --steps 50 --no-clip --output drawn.npy"));
+    let drawn = scratch.read("drawn.npy").mapv(|v| v.clamp(-1.0, 1.0));
+    scratch.write("images.npy", &drawn.mapv(|v| 0.5 + 0.5 * v));
+    let round_trip = |steps: usize| {
+        let line = format!("invert --model {model} --image images.npy --steps {steps} --batch 2 --force --output noise.npy");
+        let summary = scratch.json(&line);
+        assert_eq!((&summary["images"], &summary["grid"]), (&3.into(), &"leading".into()));
+        let rms = summary["noise_rms"].as_f64().unwrap();
+        assert!((0.8..1.2).contains(&rms), "{rms}");
+        scratch.succeed(&format!("sample --model {model} --noise noise.npy --steps {steps} --no-clip --force --output again.npy"));
+        let difference = scratch.read("again.npy") - &drawn;
+        (difference.mapv(|v| v * v).sum() / difference.len() as f64).sqrt()
+    };
+    let (coarse, fine) = (round_trip(25), round_trip(100));
+    assert!(fine < 0.1 && coarse / fine > 2.0, "{coarse} {fine}");
+    assert!(scratch.refused(&format!("sample --model {model} --sampler ddim-inverse --output x.npy")).contains("invert"));
+    let refused = scratch.refused(&format!("invert --model {model} --image images.npy --steps 0 --output x.npy"));
+    assert!(refused.contains("steps must be from 1"), "{refused}");
+}
+
 #[test]
 fn a_trace_holds_every_state() {
     let scratch = Scratch::new();

@@ -41,6 +41,9 @@ fn compare_measures_what_steps_are_worth() {
     assert!(here.refused(line).contains("c"), "an earlier result is kept");
     assert!(here.refused("compare --samplers plmss --out d").contains("unknown sampler 'plmss'"));
     assert!(here.refused("compare --evaluations 0 --out d").contains("the evaluations must be from 1 to 10000, got 0"));
+    // Before the reference, which would take hours.
+    let costly = "compare --evaluations 5 --n 1024 --reference-steps 1000 --out d --samplers";
+    assert!(here.refused(&format!("{costly} ddim,ddim-inverse")).contains("ddim-inverse"));
     assert!(here.refused("compare --grid cubic --out d").contains("unknown grid 'cubic'"));
     assert!(!here.path("d").exists());
 }

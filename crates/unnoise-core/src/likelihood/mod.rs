@@ -1,7 +1,7 @@
 //! The density of an image under a prior, by the probability-flow ODE.
 
 mod bits;
-mod dormand_prince;
+mod path;
 
 #[cfg(test)]
 mod tests;
@@ -9,7 +9,7 @@ mod tests;
 use std::f64::consts::TAU;
 use std::ops::ControlFlow;
 
-use ndarray::{Axis, Slice, concatenate};
+use ndarray::{Array1, Axis, Slice, concatenate};
 
 pub use bits::Dequantisation;
 
@@ -17,7 +17,7 @@ use crate::{
     Batch, CleanEnd, Denoiser, Error, Level, Linearized, Purpose, Result, Schedule, Shape, Streams, dot, norm_sq, normal_quantile,
     schedule::lowest_time,
 };
-use dormand_prince::Problem;
+use path::Problem;
 
 /// How the divergence of the flow is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,27 +214,27 @@ impl<'a> Flow<'a> {
     /// The state is `u / sqrt(1 + s^2)`, then the probes' integrals of `v^T J v`.
     fn log_density(&self, image: &Batch, [from, to]: [f64; 2], go_on: &mut dyn FnMut(f64) -> Result<()>) -> Result<LogDensity> {
         let size = |l: f64| (1.0 + (2.0 * l).exp()).sqrt();
-        let u_of = |l: f64, y: &[f64]| {
-            let u = y[..self.d].iter().map(|z| z * size(l)).collect();
+        let u_of = |l: f64, y: &Array1<f64>| {
+            let u = y.iter().take(self.d).map(|z| z * size(l)).collect();
             Batch::from_shape_vec(image.raw_dim(), u).expect("the first d values are the image")
         };
-        let rate = |l: f64, y: &[f64]| {
+        let rate = |l: f64, y: &Array1<f64>| {
             go_on((l - from) / (to - from))?;
             let u = u_of(l, y);
             let Slope { x0_hat, quadratics } = self.slope(&u, l)?;
             let z = (u / size(l).powi(2) - x0_hat) / size(l);
             Ok(z.into_iter().chain(quadratics).collect())
         };
-        let error = |l: f64, e: &[f64]| {
-            let (state, volume) = e.split_at(self.d);
+        let error = |l: f64, e: &Array1<f64>| {
+            let (state, volume) = e.view().split_at(Axis(0), self.d);
             let noise = l.exp() / size(l);
             let rms = (state.iter().map(|e| (e / noise).powi(2)).sum::<f64>() / self.d as f64).sqrt();
-            rms.max(self.trace(volume).0.abs() / self.d as f64) / self.config.tolerance
+            rms.max(self.trace(volume.iter()).0.abs() / self.d as f64) / self.config.tolerance
         };
         let start = image.iter().map(|u| u / size(from)).chain(vec![0.0; self.probes.dim().0]).collect();
         let (end, steps) = Problem { rate, error }.solve(start, from, to)?;
         let u = u_of(to, &end);
-        let (volume, standard_error) = self.trace(&end[self.d..]);
+        let (volume, standard_error) = self.trace(end.iter().skip(self.d));
         let s_sq = (2.0 * to).exp();
         let nats = -0.5 * (self.d as f64 * (TAU.ln() + 2.0 * from) + norm_sq(&u)[0] / s_sq) - volume;
         Ok(LogDensity { nats, end_error: self.end_error(&u, to)?, standard_error, d: self.d, steps })
@@ -245,7 +245,7 @@ impl<'a> Flow<'a> {
         let mut at = self.prior.linearize(&(u * level.alpha), level)?;
         let along = (at.vjp)(u)? * level.alpha;
         let mean = at.x0_hat - &along;
-        let trace = self.trace(&self.slope(u, l)?.quadratics).0;
+        let trace = self.trace(self.slope(u, l)?.quadratics.iter()).0;
         Ok((dot(u, &mean)[0] + 0.5 * dot(u, &along)[0] - 0.5 * norm_sq(&mean)[0]) / s_sq - 0.5 * trace)
     }
 
@@ -271,13 +271,13 @@ impl<'a> Flow<'a> {
     }
 
     /// The trace from its quadratic forms, and its standard error.
-    fn trace(&self, quadratics: &[f64]) -> (f64, f64) {
-        let (sum, k) = (quadratics.iter().sum::<f64>(), quadratics.len() as f64);
+    fn trace<'q>(&self, quadratics: impl Iterator<Item = &'q f64> + Clone) -> (f64, f64) {
+        let (sum, k) = (quadratics.clone().sum::<f64>(), self.probes.dim().0 as f64);
         if self.config.divergence == Divergence::Exact {
             return (sum, 0.0);
         }
         let mean = sum / k;
-        let spread = quadratics.iter().map(|q| (q - mean).powi(2)).sum::<f64>() / (k - 1.0);
+        let spread = quadratics.map(|q| (q - mean).powi(2)).sum::<f64>() / (k - 1.0);
         (mean, (spread / k).sqrt())
     }
 }

@@ -3,6 +3,7 @@
 use ndarray::{Axis, Slice};
 
 use super::{Step, Stepped, combine, heun::is_corrected, predict};
+use crate::dormand_prince::stretch;
 use crate::{Batch, Denoiser, Error, Interval, Level, Result, norm_sq};
 
 /// The attempts that an interval of the grid may take before the run gives up.
@@ -94,7 +95,7 @@ impl Adaptive {
             let scale = self.tolerance * norm_sq(&attempt.x)[0].sqrt();
             let difference = norm_sq(&attempt.difference)[0].sqrt();
             error = if difference == 0.0 { 0.0 } else { difference / scale };
-            let proposed = used * (0.9 * error.powf(-1.0 / pair.local_order())).clamp(0.2, 5.0);
+            let proposed = used * stretch(error, pair.local_order());
             if error <= 1.0 {
                 *length = if is_last { length.max(proposed) } else { proposed };
                 if is_last {
@@ -108,8 +109,7 @@ impl Adaptive {
             } else if used < SHORTEST {
                 break;
             } else {
-                // Not a number, as a step that is far too long may give, shortens as much as may be.
-                *length = if proposed.is_nan() { 0.2 * used } else { proposed };
+                *length = proposed;
             }
         }
         Err(Error::NotConverged {

@@ -72,7 +72,8 @@ impl Spacing {
 impl SchedulerConfig {
     /// The grid of `steps` steps on which diffusers' class of that name walks: its timesteps and their rounding, its interpolated
     /// sigmas and its final level. `spacing` overrides the configuration's `timestep_spacing` and `use_karras_sigmas`; for Karras
-    /// sigmas the configuration's `timestep_spacing` still sets the ends (`euler`, `heun`), as it does in diffusers.
+    /// sigmas the configuration's `timestep_spacing` still sets the ends (`euler`, `heun`), as it does in diffusers. That of `ddim-inverse` is
+    /// `ddim`'s, reversed.
     ///
     /// A level's `t` is `(timestep + 1) / T`, a fraction where diffusers asks the network at a fractional timestep.
     ///
@@ -80,6 +81,9 @@ impl SchedulerConfig {
     /// [`Error::Unknown`] for a name that does not exist; [`Error::Argument`] for no step, or more than there are timesteps;
     /// [`Error::Unsupported`] as listed above.
     pub fn grid(&self, sampler: &str, spacing: Option<Spacing>, steps: usize) -> Result<Grid> {
+        if sampler == "ddim-inverse" {
+            return Ok(self.grid("ddim", spacing, steps)?.reversed());
+        }
         let class = Class::by_sampler(sampler)?;
         if self.is_flow() {
             return self.flow_grid(spacing, steps);

@@ -2,7 +2,7 @@
 
 use super::adaptive::{Adaptive, Attempt, Pair};
 use super::{Grid, Sampler, SamplerInfo, Step, Stepped, predict};
-use crate::dormand_prince::{A, C, E};
+use crate::dormand_prince;
 use crate::{Batch, Denoiser, Interval, Level, Noise, Result};
 
 pub(super) const INFO: SamplerInfo = SamplerInfo {
@@ -66,23 +66,11 @@ impl Pair for DormandPrince {
 
     fn attempt(&self, denoiser: &dyn Denoiser, Interval { from, to }: Interval, x: &Batch, eps: &Batch) -> Result<Attempt> {
         let h = to.sigma_edm() - from.sigma_edm();
-        let mut k = vec![eps.clone()];
-        let mut there = x.clone();
-        for (node, weights) in C.into_iter().zip(A).skip(1) {
-            let level = if node == 1.0 { to } else { Level::at_sigma_edm(denoiser.schedule(), from.sigma_edm() + node * h) };
-            there = x * (level.alpha / from.alpha);
-            add(&mut there, level.alpha * h, weights, &k);
-            k.push(predict(denoiser, &there, level)?.1);
-        }
-        let mut difference = Batch::zeros(x.dim());
-        add(&mut difference, to.alpha * h, &E, &k);
-        Ok(Attempt { x: there, difference, eps: k.pop() })
-    }
-}
-
-/// `sum <- sum + factor sum_j weights_j k_j`.
-fn add(sum: &mut Batch, factor: f64, weights: &[f64], k: &[Batch]) {
-    for (weight, k) in weights.iter().zip(k) {
-        sum.scaled_add(factor * weight, k);
+        let rate = |share: f64, u: &Batch| {
+            let level = if share == 1.0 { to } else { Level::at_sigma_edm(denoiser.schedule(), from.sigma_edm() + share * h) };
+            Ok(predict(denoiser, &(u * level.alpha), level)?.1)
+        };
+        let step = dormand_prince::attempt(&(x / from.alpha), h, eps, rate)?;
+        Ok(Attempt { x: step.y * to.alpha, difference: step.difference * to.alpha, eps: Some(step.slope) })
     }
 }

@@ -1,0 +1,97 @@
+//! `unnoise invert`: the noise that an image comes from.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use unnoise::core::{Progress, Spacing};
+use unnoise::io::{Array, Format, write_npy};
+use unnoise::{Prior, invert};
+
+use crate::args::{Common, Images};
+use crate::output::{check, count, report};
+use crate::{interrupt, progress};
+
+/// Find the noise that `sample --sampler ddim` makes given images of, by DDIM inversion.
+///
+/// `sample --noise FILE --no-clip` with as many steps on the same grid returns the images, nearly: the error falls in proportion to
+/// the number of steps.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Model directory (diffusers' layout); the built-in prior of handwritten digits if not given.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+
+    #[command(flatten)]
+    images: Images,
+
+    /// Number of steps, each an evaluation of the network.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    steps: usize,
+
+    /// Where the steps are placed: leading, linspace, trailing, karras, exponential or lu; the model's default for ddim if not given.
+    #[arg(long, value_name = "NAME")]
+    grid: Option<String>,
+
+    /// The class, for a network that has classes.
+    #[arg(long, value_name = "CLASS")]
+    class: Option<usize>,
+
+    /// Images that are inverted at a time: memory and speed, not the result.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch: usize,
+
+    /// The noise, .npy, [n, c, h, w], of unit variance for an image like the prior's own.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Replace the output file if it exists.
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Does it.
+pub(crate) fn run(args: Args) -> Result<()> {
+    let overwrite = check(&args.output, &[Format::Npy], args.force)?;
+    let device = args.common.open()?;
+    let images = args.images.read()?;
+    let (n, _, h, w) = images.dim();
+    let prior = match &args.model {
+        Some(directory) => Prior::load_for(directory, [h, w], &device)?,
+        None => Prior::digits(&device)?,
+    };
+    super::check_class(prior.network().unet().config(), prior.null_class(), args.class)?;
+    let prior = prior.with_label(args.class);
+    let spacing = args.grid.as_deref().map(Spacing::by_name).transpose()?;
+    interrupt::catch()?;
+    let started = Instant::now();
+    let bar = progress::bar("inverting", n.saturating_mul(args.steps) as u64);
+    let mut observer = |first: usize, p: &Progress<'_>| {
+        bar.set_position((first * p.steps + p.x.dim().0 * (p.step + 1)) as u64);
+        interrupt::go_on()
+    };
+    let noise = invert(&prior, &images, spacing, args.steps, args.batch, &mut observer);
+    bar.finish_and_clear();
+    let noise = noise.map_err(|error| interrupt::stopped(error, "no batch of images was finished, and nothing was written"))?;
+    write_npy(&args.output, &Array::from(noise.view().into_dyn()), overwrite)?;
+    let done = noise.dim().0;
+    let rms = (noise.iter().map(|v| v * v).sum::<f64>() / noise.len() as f64).sqrt();
+    let summary = json!({
+        "output": args.output, "shape": noise.shape(), "grid": prior.scheduler().spacing("ddim", spacing)?.name(), "steps": args.steps,
+        "images": done, "images_requested": n, "noise_rms": rms, "class": args.class, "weights_sha256": prior.weights_sha256(),
+        "seconds": started.elapsed().as_secs_f64(),
+    });
+    let text = format!(
+        "{}: the noise of {}, root mean square {rms:.3}, by ddim-inverse with {}",
+        args.output.display(),
+        count(done, "image"),
+        count(args.steps, "step")
+    );
+    report(args.common.json, &summary, &text)?;
+    ensure!(done == n, "stopped: {done} of {} were finished and are in {}", count(n, "image"), args.output.display());
+    Ok(())
+}
