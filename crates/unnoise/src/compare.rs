@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 use unnoise_core::{
-    Batch, Counted, Denoiser, Grid, Progress, Sampler, SamplerOptions, Streams, sample, sampler_by_name, sampler_info, start_noise,
+    Batch, Counted, Denoiser, Grid, Progress, Sampler, SamplerInfo, SamplerOptions, Streams, sample, sampler_by_name, sampler_info,
+    start_noise,
 };
 
 use crate::{Error, GridKind, Prior, Result};
@@ -16,8 +17,8 @@ pub struct CompareConfig {
     pub samplers: Vec<String>,
     /// The numbers of network evaluations of an image that each may spend.
     pub evaluations: Vec<usize>,
-    /// The grid of all of them.
-    pub grid: GridKind,
+    /// The grid of all of them; if none is given, [`GridKind::LogSnr`], or [`GridKind::Uniform`] on a schedule that starts without signal.
+    pub grid: Option<GridKind>,
     /// The number of images.
     pub n: usize,
     /// The seed; image `i` starts from the same noise in every run.
@@ -35,6 +36,8 @@ pub struct Compared {
     pub budget: usize,
     /// Its steps: the most that the budget pays for.
     pub steps: usize,
+    /// The tolerance of an adaptive sampler, which chooses its own steps: the least of .1, .01, ... that the budget pays for.
+    pub tolerance: Option<f64>,
     /// The evaluations of an image that it spent, on average.
     pub evaluations: f64,
     /// The root mean square difference of its images from the reference's, in units of `[-1, 1]` pixels; none for a stochastic sampler, whose
@@ -46,52 +49,36 @@ pub struct Compared {
 }
 
 /// Samplers beside each other.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Comparison {
+    /// The grid of all of them.
+    pub grid: GridKind,
     /// The images of the probability-flow ODE from the same noise, by many steps.
     pub reference: Batch,
-    /// Sampler by sampler, in the order asked for, and each with the budgets in the order asked for; one that cannot be met is left out.
+    /// Sampler by sampler, in the order asked for, and each with the budgets in the order asked for; a budget that pays for no step is
+    /// left out.
     pub runs: Vec<Compared>,
+    /// Why it ended before all were run: an error, or `Stopped`.
+    pub ended: Option<Error>,
 }
 
 /// Runs every sampler with every budget from the same noise, on the same kind of grid, without clipping.
 ///
-/// An adaptive sampler has no steps to choose: it runs at the tolerance 0.1 for the first budget and at a tenth of the last one's for each
-/// further one. `observer` is told the run's number and its progress, and stops everything when it breaks.
+/// `observer` is told the run's number and its progress; when it breaks, or a run fails, the finished runs are returned, with the reason.
+/// What can be refused is refused before anything is run.
 ///
 /// # Errors
-/// Those of the names, the grid and the network; [`Error::Argument`] for nothing to compare; `Stopped`.
+/// Those of the names, the grid and the network; [`Error::Argument`] for nothing to compare; `Stopped` if no run was finished.
 pub fn compare(
     prior: &Prior,
     config: &CompareConfig,
     observer: &mut dyn FnMut(usize, &Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Comparison> {
-    let argument = |what, expected: &str, got: String| Err(Error::Argument { what, expected: expected.into(), got, at: "compare" });
-    if config.samplers.is_empty() || config.evaluations.is_empty() {
-        return argument("the samplers and the evaluations", "at least one each", "none".into());
-    }
-    if let Some(bad) = config.evaluations.iter().find(|budget| !(1..=10_000).contains(*budget)) {
-        return argument("the evaluations", "from 1 to 10000", bad.to_string());
-    }
-    if !(1..=1024).contains(&config.n) {
-        return argument("the number of images", "from 1 to 1024", config.n.to_string());
-    }
-    let grid = |steps: usize| Ok(config.grid.grid(prior.schedule(), steps)?);
-    let mut heun = unnoise_core::Heun::default();
-    let finest = grid(config.reference_steps)?;
+    let kind = config.check(prior)?;
+    let grid = |steps: usize| Ok(kind.grid(prior.schedule(), steps)?);
+    let (mut heun, finest) = (unnoise_core::Heun::default(), grid(config.reference_steps)?);
     heun.check(&finest)?;
-    // Whatever is refused is refused before the reference is computed.
-    let mut planned = Vec::new();
-    for name in &config.samplers {
-        let info = sampler_info(name)?;
-        for (column, &budget) in config.evaluations.iter().enumerate() {
-            let options = SamplerOptions { tolerance: 0.1f64.powi(column as i32 + 1), ..SamplerOptions::default() };
-            let sampler = sampler_by_name(name, &options)?;
-            if let Some(grid) = grid_within_budget(&*sampler, budget, &grid)? {
-                planned.push((info, budget, sampler, grid));
-            }
-        }
-    }
+    let plans = plan(config, &grid)?;
     let mut run = |number: usize, sampler: &mut dyn Sampler, grid: &Grid| -> Result<(Batch, f64)> {
         let denoiser = Counted::new(prior);
         let mut streams = Streams::new(config.seed, 0..config.n as u32);
@@ -100,23 +87,119 @@ pub fn compare(
         Ok((images, denoiser.evaluations().forward as f64 / config.n as f64))
     };
     let (reference, _) = run(0, &mut heun, &finest)?;
-    let mut runs = Vec::new();
-    for (info, budget, mut sampler, grid) in planned {
-        let (images, evaluations) = run(1 + runs.len(), &mut *sampler, &grid)?;
-        let distance = (!info.stochastic).then(|| rms(&images, &reference));
-        runs.push(Compared { sampler: info.name, budget, steps: grid.steps.len(), evaluations, distance, images });
+    let mut comparison = Comparison { grid: kind.clone(), reference, runs: Vec::new(), ended: None };
+    // What an adaptive sampler has done at falling tolerances.
+    let mut ladder: Vec<Compared> = Vec::new();
+    for (number, Plan { info, budget, grid }) in plans.into_iter().enumerate() {
+        let mut one = |tolerance: Option<f64>| -> Result<Compared> {
+            let options = SamplerOptions::default();
+            let options = SamplerOptions { tolerance: tolerance.unwrap_or(options.tolerance), ..options };
+            let (images, evaluations) = run(number + 1, &mut *sampler_by_name(info.name, &options)?, &grid)?;
+            let distance = (!info.stochastic).then(|| rms(&images, &comparison.reference));
+            Ok(Compared { sampler: info.name, budget, steps: grid.steps.len(), tolerance, evaluations, distance, images })
+        };
+        let found = if is_adaptive(info, &grid)? {
+            ladder.retain(|run| run.sampler == info.name);
+            climb(&mut ladder, budget, &mut one)
+        } else {
+            one(None).map(Some)
+        };
+        match found {
+            Ok(run) => comparison.runs.extend(run),
+            Err(error) if comparison.runs.is_empty() => return Err(error),
+            Err(error) => {
+                comparison.ended = Some(error);
+                break;
+            }
+        }
     }
-    Ok(Comparison { reference, runs })
+    Ok(comparison)
+}
+
+/// One sampler at one budget.
+struct Plan {
+    info: &'static SamplerInfo,
+    budget: usize,
+    grid: Grid,
+}
+
+impl CompareConfig {
+    /// The grid, if there is something to compare.
+    fn check(&self, prior: &Prior) -> Result<GridKind> {
+        let argument =
+            |what, expected: &str, got: String| Err(Error::Argument { what, expected: expected.into(), got, at: "compare" });
+        if self.samplers.is_empty() || self.evaluations.is_empty() {
+            return argument("the samplers and the evaluations", "at least one each", "none".into());
+        }
+        if let Some(bad) = self.evaluations.iter().find(|budget| !(1..=10_000).contains(*budget)) {
+            return argument("the evaluations", "from 1 to 10000", bad.to_string());
+        }
+        if !(1..=1024).contains(&self.n) {
+            return argument("the number of images", "from 1 to 1024", self.n.to_string());
+        }
+        match &self.grid {
+            Some(list @ (GridKind::Times(_) | GridKind::Sigmas(_))) => {
+                argument("the grid", "one of any number of steps", list.to_string())
+            }
+            Some(kind) => Ok(kind.clone()),
+            None if GridKind::LogSnr.grid(prior.schedule(), 2).is_ok() => Ok(GridKind::LogSnr),
+            None => Ok(GridKind::Uniform),
+        }
+    }
+}
+
+/// What can be run.
+fn plan(config: &CompareConfig, grid: &impl Fn(usize) -> Result<Grid>) -> Result<Vec<Plan>> {
+    let mut plans = Vec::new();
+    for name in &config.samplers {
+        let info = sampler_info(name)?;
+        let sampler = sampler_by_name(name, &SamplerOptions::default())?;
+        for &budget in &config.evaluations {
+            plans.extend(grid_within_budget(&*sampler, budget, grid)?.map(|grid| Plan { info, budget, grid }));
+        }
+    }
+    if plans.is_empty() {
+        let (expected, got) = ("as many as one of the samplers needs".into(), format!("{:?}", config.evaluations));
+        return Err(Error::Argument { what: "the evaluations", expected, got, at: "compare" });
+    }
+    Ok(plans)
+}
+
+fn is_adaptive(info: &SamplerInfo, grid: &Grid) -> Result<bool> {
+    Ok(sampler_by_name(info.name, &SamplerOptions::default())?.evaluations(grid).is_none())
+}
+
+/// The run with the least tolerance that stays within the budget, if there is one, after running those that `ladder` lacks.
+fn climb(
+    ladder: &mut Vec<Compared>,
+    budget: usize,
+    one: &mut impl FnMut(Option<f64>) -> Result<Compared>,
+) -> Result<Option<Compared>> {
+    const RUNGS: usize = 8;
+    let pays_for = |run: &Compared| run.evaluations <= budget as f64;
+    while ladder.len() < RUNGS && ladder.last().is_none_or(pays_for) {
+        ladder.push(one(Some(0.1f64.powi(ladder.len() as i32 + 1)))?);
+    }
+    Ok(ladder.iter().rfind(|run| pays_for(run)).map(|run| Compared { budget, ..run.clone() }))
 }
 
 /// The grid of the most steps whose evaluations of an image stay within the budget, if there is one; of two steps for an adaptive sampler,
 /// whose evaluations are not known beforehand.
 ///
 /// # Errors
-/// Those of `make`, and of a sampler that refuses the grid.
+/// Those of a sampler that refuses the grid, and of `make` if it makes none.
 pub fn grid_within_budget(sampler: &dyn Sampler, budget: usize, make: &impl Fn(usize) -> Result<Grid>) -> Result<Option<Grid>> {
+    let mut refusal = None;
     for steps in (1..=budget).rev() {
-        let grid = make(steps)?;
+        // A discrete schedule has no grid of more steps than its own.
+        let grid = match make(steps) {
+            Ok(grid) => grid,
+            Err(error) => {
+                refusal = Some(error);
+                continue;
+            }
+        };
+        refusal = None;
         let fits = match sampler.evaluations(&grid) {
             None => Some(make(2)?),
             Some(evaluations) => (evaluations <= budget).then_some(grid),
@@ -126,7 +209,7 @@ pub fn grid_within_budget(sampler: &dyn Sampler, budget: usize, make: &impl Fn(u
             return Ok(Some(grid));
         }
     }
-    Ok(None)
+    refusal.map_or(Ok(None), Err)
 }
 
 fn rms(a: &Batch, b: &Batch) -> f64 {

@@ -44,6 +44,7 @@ pub struct Prior {
     shape: Shape,
     weights_sha256: String,
     null_class: Option<usize>,
+    guide: Option<UnetDenoiser>,
     about: Option<Value>,
 }
 
@@ -85,6 +86,7 @@ impl Prior {
             shape: [model.config.in_channels, h, w],
             weights_sha256: model.params.sha256(),
             null_class: model.null_class(),
+            guide: None,
             denoiser: model.denoiser(device)?,
             scheduler: model.scheduler.unwrap_or_default(),
             about: model.about,
@@ -104,17 +106,40 @@ impl Prior {
         self.null_class
     }
 
-    /// The same network without a class: the guide of classifier-free guidance.
+    /// Guides by a worse version of it, smaller or less trained, under that one's own condition: autoguidance.
     ///
     /// # Errors
-    /// [`Error::Core`] for a network that has no class for none.
-    pub fn unconditional(&self) -> Result<UnetDenoiser> {
+    /// [`Error::Core`] for a guide of images of another shape, or trained on other noise levels.
+    pub fn with_guide(self, guide: &Self) -> Result<Self> {
+        let levels = |prior: &Self| [0.0, 0.25, 0.5, 0.75, 1.0].map(|t| Level::at(prior.schedule(), t).sigma_edm() as f32);
+        let refuse = |why: &str| unnoise_core::Error::Unsupported {
+            what: format!("guidance of {} by {}", self.name, guide.name),
+            why: why.into(),
+            possible: vec!["a smaller or less trained network for the same images and noise levels".into()],
+        };
+        if self.shape != guide.shape {
+            return Err(refuse(&format!("its images are {:?}, the guide's {:?}", self.shape, guide.shape)).into());
+        }
+        if levels(&self) != levels(guide) {
+            return Err(refuse("they were trained on different noise levels").into());
+        }
+        Ok(Self { guide: Some(guide.denoiser.clone()), ..self })
+    }
+
+    /// What guidance leads away from: the worse version that was given, or the same network without a class.
+    ///
+    /// # Errors
+    /// [`Error::Core`] for a network that has neither.
+    pub fn guide(&self) -> Result<UnetDenoiser> {
         let none = || unnoise_core::Error::Unsupported {
             what: format!("guidance of {}", self.name),
-            why: "it has no class that stands for none".into(),
-            possible: vec!["a model trained with --class-dropout".into()],
+            why: "it has no class that stands for none, and no guide was given".into(),
+            possible: vec!["a model trained with --class-dropout".into(), "a worse model as its guide".into()],
         };
-        Ok(self.denoiser.clone().with_label(Some(self.null_class.ok_or_else(none)?)))
+        match &self.guide {
+            Some(guide) => Ok(guide.clone()),
+            None => Ok(self.denoiser.clone().with_label(Some(self.null_class.ok_or_else(none)?))),
+        }
     }
 
     /// Where it came from.

@@ -4,20 +4,20 @@ use std::ops::ControlFlow;
 
 use ndarray::{Axis, Slice, concatenate};
 use unnoise_core::{
-    Batch, Counted, DdimInverse, Denoiser, Evaluations, Extrapolated, Noise, Prediction, Progress, Purpose, Sampler, Shape,
+    Batch, Counted, DdimInverse, Denoiser, Evaluations, Extrapolated, Grid, Noise, Prediction, Progress, Purpose, Sampler, Shape,
     Spacing, Streams, check_shape, sample, sampler_by_name, sampler_info,
 };
 use unnoise_nn::UnetDenoiser;
 
-use crate::{Error, Prior, Result};
+use crate::{Error, GridKind, Prior, Result};
 
 /// How samples of a prior are drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleConfig {
     /// The sampler's name.
     pub sampler: String,
-    /// The grid; the model's own if none is given.
-    pub spacing: Option<Spacing>,
+    /// Where the steps are placed.
+    pub grid: SampleGrid,
     /// The number of steps.
     pub steps: usize,
     /// The share of ancestral noise of samplers that have one; the sampler's own default if none is given.
@@ -32,11 +32,63 @@ pub struct SampleConfig {
     pub seed: u64,
     /// The number of samples that are drawn at a time.
     pub batch: usize,
-    /// Classifier-free guidance, of a prior that is conditioned on a class and has one for none.
+    /// Guidance: classifier-free of a prior that is conditioned on a class and has one for none, autoguidance of one
+    /// [with a guide](Prior::with_guide).
     pub guidance: Option<GuidanceConfig>,
 }
 
-/// Classifier-free guidance.
+/// Where the steps of a run are placed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SampleGrid {
+    /// As diffusers' scheduler class of the sampler places them, with this spacing, or the one that the model's configuration says.
+    Scheduler(Option<Spacing>),
+    /// On the model's schedule, by a grid of our own.
+    Kind(GridKind),
+}
+
+impl Default for SampleGrid {
+    /// The model's own.
+    fn default() -> Self {
+        Self::Scheduler(None)
+    }
+}
+
+impl SampleGrid {
+    /// The grid of this name: diffusers' where it has one of the name, ours otherwise and with parameters (`karras:rho=5`).
+    ///
+    /// # Errors
+    /// Those of [`GridKind::by_name`].
+    pub fn by_name(name: &str) -> Result<Self> {
+        Ok(match Spacing::by_name(name) {
+            Ok(spacing) => Self::Scheduler(Some(spacing)),
+            Err(_) => Self::Kind(GridKind::by_name(name)?),
+        })
+    }
+
+    /// The grid of `steps` steps of a sampler.
+    ///
+    /// # Errors
+    /// Those of [`SchedulerConfig::grid`](unnoise_core::SchedulerConfig::grid) and [`GridKind::grid`].
+    pub fn grid(&self, prior: &Prior, sampler: &str, steps: usize) -> Result<Grid> {
+        Ok(match self {
+            Self::Scheduler(spacing) => prior.scheduler().grid(sampler, *spacing, steps)?,
+            Self::Kind(kind) => kind.grid(prior.schedule(), steps)?,
+        })
+    }
+
+    /// Its name, that of the model's own included.
+    ///
+    /// # Errors
+    /// [`Error::Core`] for a sampler or a configuration that does not exist.
+    pub fn name(&self, prior: &Prior, sampler: &str) -> Result<String> {
+        Ok(match self {
+            Self::Scheduler(spacing) => prior.scheduler().spacing(sampler, *spacing)?.name().into(),
+            Self::Kind(kind) => kind.to_string(),
+        })
+    }
+}
+
+/// Guidance away from [`Prior::guide`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuidanceConfig {
     /// The scale: 1 is none.
@@ -105,9 +157,9 @@ pub fn draw(
             possible: vec!["invert".into(), "ddim".into()],
         }));
     }
-    let grid = prior.scheduler().grid(&config.sampler, config.spacing, config.steps)?;
+    let grid = config.grid.grid(prior, &config.sampler, config.steps)?;
     let counted = Counted::new(prior);
-    let guide = config.guidance.as_ref().map(|_| prior.unconditional()).transpose()?.map(Counted::new);
+    let guide = config.guidance.as_ref().map(|_| prior.guide()).transpose()?.map(Counted::new);
     let denoiser: Box<dyn Denoiser + '_> = match (&config.guidance, &guide) {
         (Some(guidance), Some(guide)) => Box::new(guidance.guide(&counted, guide, prior.network().prediction())?),
         _ => Box::new(&counted),
@@ -137,8 +189,7 @@ pub fn draw(
     Ok(Drawing { x0: joined(&parts), evaluations })
 }
 
-/// The noise that `ddim` without clipping and with `eta = 0` makes `images` of: DDIM inversion, on the grid of `spacing` (the model's own
-/// if none is given) of `steps` steps. The same steps of `ddim` from it return the images with an error in proportion to a step's length.
+/// The noise that `ddim` without clipping and with `eta = 0` makes `images` of: DDIM inversion, on a grid of `steps` steps, reversed. The same steps of `ddim` from it return the images with an error in proportion to a step's length.
 ///
 /// `images` are `[n, c, h, w]`, in `[-1, 1]`, of which `batch` are inverted at a time; the noise is of that shape and, for images that the
 /// prior could have drawn, of unit variance. `observer` is told the first image of the batch in work and its progress; when it breaks, the
@@ -152,20 +203,20 @@ pub fn draw(
 pub fn invert(
     prior: &Prior,
     images: &Batch,
-    spacing: Option<Spacing>,
+    grid: &SampleGrid,
     steps: usize,
     batch: usize,
     observer: &mut dyn FnMut(usize, &Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Batch> {
     check_shape(images, prior.shape(), "the images", "invert")?;
     let mut sampler = DdimInverse::default();
-    let grid = prior.scheduler().grid(sampler.name(), spacing, steps)?;
-    let scale = prior.scheduler().grid("ddim", spacing, steps)?.start;
+    let down = grid.grid(prior, "ddim", steps)?;
+    let (up, scale) = (down.reversed(), down.start);
     let mut parts: Vec<Batch> = Vec::new();
     for (k, part) in images.axis_chunks_iter(Axis(0), batch.max(1)).enumerate() {
         let mut watch = |progress: &Progress<'_>| observer(k * batch, progress);
         let mut unused = Streams::new(0, 0..part.dim().0 as u32);
-        match sample(&mut sampler, prior, &grid, part.to_owned(), &mut unused, &mut watch) {
+        match sample(&mut sampler, prior, &up, part.to_owned(), &mut unused, &mut watch) {
             Ok(x) => parts.push(x / scale),
             Err(unnoise_core::Error::Stopped { .. }) if !parts.is_empty() => break,
             Err(error) => return Err(error.into()),

@@ -6,7 +6,7 @@ use std::path::Path;
 use unnoise_io::{CsvLog, EventLog, Images, Overwrite, Picture, Pixels, Range, SheetConfig, sheet};
 use unnoise_nn::{Device, Outcome, RunDirectory, StepReport, Trainer, TrainingImages};
 
-use crate::{Prior, Result, SampleConfig, draw};
+use crate::{Prior, Result, SampleConfig, SampleGrid, draw};
 
 /// What is written beside a run's checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ fn sample_sheet(model: &Path, records: TrainingRecords, device: &Device) -> Resu
     let prior = Prior::load(model, device)?;
     let config = SampleConfig {
         sampler: "ddim".into(),
-        spacing: None,
+        grid: SampleGrid::default(),
         steps: records.sheet_steps,
         eta: None,
         options: Vec::new(),

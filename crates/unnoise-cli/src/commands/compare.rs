@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use ndarray::{Array3, Axis, concatenate};
 use serde_json::json;
 use unnoise::core::{Batch, SAMPLERS};
@@ -29,9 +29,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "5,10,20,50")]
     evaluations: Vec<usize>,
 
-    /// Where all of them place their steps.
-    #[arg(long, value_name = "NAME", default_value = "log-snr")]
-    grid: String,
+    /// Where all of them place their steps: uniform, log-snr, karras:rho=7, ...; log-snr if not given, or uniform for a model that starts
+    /// without signal.
+    #[arg(long, value_name = "NAME")]
+    grid: Option<String>,
 
     /// Number of images.
     #[arg(long, value_name = "N", default_value_t = 4)]
@@ -83,7 +84,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let config = CompareConfig {
         samplers,
         evaluations: args.evaluations,
-        grid: GridKind::by_name(&args.grid)?,
+        grid: args.grid.as_deref().map(GridKind::by_name).transpose()?,
         n: args.n,
         seed: args.common.seed(),
         reference_steps: args.reference_steps,
@@ -100,10 +101,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
         interrupt::go_on()
     });
     bar.finish_and_clear();
-    let comparison = comparison.map_err(|error| interrupt::stopped(error, "nothing was written"))?;
+    let comparison = comparison.map_err(|error| interrupt::stopped(error, "no run was finished, and nothing was written"))?;
+    let done = comparison.runs.len();
     let summary = json!({
-        "model": prior.name(), "weights_sha256": prior.weights_sha256(), "grid": config.grid.name(), "images": config.n,
-        "seed": config.seed, "reference_steps": config.reference_steps, "runs": comparison.runs,
+        "model": prior.name(), "weights_sha256": prior.weights_sha256(), "grid": comparison.grid.to_string(), "images": config.n,
+        "seed": config.seed, "reference_steps": config.reference_steps, "finished": comparison.ended.is_none(), "runs": comparison.runs,
     });
     let written = || -> Result<()> {
         sheet(&comparison, &config).write(&out.file("sheet.png"), Overwrite::Never)?;
@@ -116,28 +118,32 @@ pub(crate) fn run(args: Args) -> Result<()> {
     written().map_err(|error| in_place(&out, error))?;
     let directory = out.finish()?;
     if args.common.json {
-        return print(&format!("{summary}\n"));
+        print(&format!("{summary}\n"))?;
+    } else {
+        let images = count(config.n, "image");
+        let table = table(&comparison.runs, &config)?;
+        print(&format!("{table}\n{images} a run; written to {}/: {}\n", directory.display(), FILES.join(", ")))?;
     }
-    let images = count(config.n, "image");
-    print(&format!(
-        "{}\n{images} a run; written to {}/: {}\n",
-        table(&comparison.runs, &config)?,
-        directory.display(),
-        FILES.join(", ")
-    ))
+    match comparison.ended {
+        Some(error) => bail!("{error}: {} written to {}", count(done, "finished run"), directory.display()),
+        None => Ok(()),
+    }
 }
 
 /// A row a sampler, a column a budget, the reference first; the images of a run beside each other.
 fn sheet(comparison: &Comparison, config: &CompareConfig) -> unnoise::io::Picture {
     let reference = |title: &str| Cell::new(title, strip(&comparison.reference).view(), Range::Symmetric);
     let mut rows = vec![vec![reference("reference").with_note(format!("heun, {} steps", config.reference_steps))]];
-    for runs in comparison.runs.chunk_by(|a, b| a.sampler == b.sampler) {
-        let cell = |run: &Compared| {
-            let note = run.distance.map_or("stochastic".into(), |distance| format!("distance {distance:.3}"));
-            let title = format!("{} {:.0}", run.sampler, run.evaluations);
-            Cell::new(title, strip(&run.images).view(), Range::Symmetric).with_note(note)
+    let nothing = Array3::from_elem(strip(&comparison.reference).raw_dim(), f64::NAN);
+    for name in &config.samplers {
+        let cell = |budget: &usize| match find(&comparison.runs, name, *budget) {
+            Some(run) => {
+                let note = run.distance.map_or("stochastic".into(), |distance| format!("distance {distance:.3}"));
+                Cell::new(format!("{name} {:.0}", run.evaluations), strip(&run.images).view(), Range::Symmetric).with_note(note)
+            }
+            None => Cell::new(name, nothing.view(), Range::Symmetric).with_note(format!("none within {budget}")),
         };
-        rows.push(runs.iter().map(cell).collect());
+        rows.push(config.evaluations.iter().map(cell).collect());
     }
     let scale = (160 / comparison.reference.dim().2.max(1)).clamp(1, 2);
     panel(&rows, Some(scale))
@@ -149,11 +155,16 @@ fn strip(images: &Batch) -> Array3<f64> {
     concatenate(Axis(2), &views).unwrap_or_default()
 }
 
+fn find<'a>(runs: &'a [Compared], sampler: &str, budget: usize) -> Option<&'a Compared> {
+    runs.iter().find(|run| run.sampler == sampler && run.budget == budget)
+}
+
 fn csv(runs: &[Compared]) -> Result<String> {
-    let mut text = String::from("sampler,budget,steps,evaluations,distance\n");
+    let mut text = String::from("sampler,budget,steps,tolerance,evaluations,distance\n");
     for run in runs {
-        let distance = run.distance.map_or(String::new(), |distance| distance.to_string());
-        writeln!(text, "{},{},{},{},{distance}", run.sampler, run.budget, run.steps, run.evaluations)?;
+        let [tolerance, distance] =
+            [run.tolerance, run.distance].map(|value| value.map_or(String::new(), |value| value.to_string()));
+        writeln!(text, "{},{},{},{tolerance},{},{distance}", run.sampler, run.budget, run.steps, run.evaluations)?;
     }
     Ok(text)
 }
@@ -166,10 +177,10 @@ fn table(runs: &[Compared], config: &CompareConfig) -> Result<String> {
         write!(text, "  {budget:>9}")?;
     }
     writeln!(text)?;
-    for runs in runs.chunk_by(|a, b| a.sampler == b.sampler) {
-        write!(text, "{:<width$}", runs[0].sampler)?;
+    for name in &config.samplers {
+        write!(text, "{name:<width$}")?;
         for budget in &config.evaluations {
-            let run = runs.iter().find(|run| run.budget == *budget);
+            let run = find(runs, name, *budget);
             let distance = run.map_or("-".into(), |run| run.distance.map_or("stochastic".into(), |d| format!("{d:.4}")));
             write!(text, "  {distance:>9}")?;
         }

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use unnoise::core::{Progress, Spacing};
+use unnoise::core::Progress;
 use unnoise::io::{Array, Format, write_npy};
-use unnoise::{Prior, invert};
+use unnoise::{Prior, SampleGrid, invert};
 
 use crate::args::{Common, Images};
 use crate::output::{check, count, report};
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 50)]
     steps: usize,
 
-    /// Where the steps are placed: leading, linspace, trailing, karras, exponential or lu; the model's default for ddim if not given.
+    /// Where the steps are placed, as in sample.
     #[arg(long, value_name = "NAME")]
     grid: Option<String>,
 
@@ -66,7 +66,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     super::check_class(prior.network().unet().config(), prior.null_class(), args.class)?;
     let prior = prior.with_label(args.class);
-    let spacing = args.grid.as_deref().map(Spacing::by_name).transpose()?;
+    let grid = args.grid.as_deref().map_or(Ok(SampleGrid::default()), SampleGrid::by_name)?;
     interrupt::catch()?;
     let started = Instant::now();
     let bar = progress::bar("inverting", n.saturating_mul(args.steps) as u64);
@@ -74,14 +74,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
         bar.set_position((first * p.steps + p.x.dim().0 * (p.step + 1)) as u64);
         interrupt::go_on()
     };
-    let noise = invert(&prior, &images, spacing, args.steps, args.batch, &mut observer);
+    let noise = invert(&prior, &images, &grid, args.steps, args.batch, &mut observer);
     bar.finish_and_clear();
     let noise = noise.map_err(|error| interrupt::stopped(error, "no batch of images was finished, and nothing was written"))?;
     write_npy(&args.output, &Array::from(noise.view().into_dyn()), overwrite)?;
     let done = noise.dim().0;
     let rms = (noise.iter().map(|v| v * v).sum::<f64>() / noise.len() as f64).sqrt();
     let summary = json!({
-        "output": args.output, "shape": noise.shape(), "grid": prior.scheduler().spacing("ddim", spacing)?.name(), "steps": args.steps,
+        "output": args.output, "shape": noise.shape(), "grid": grid.name(&prior, "ddim")?, "steps": args.steps,
         "images": done, "images_requested": n, "noise_rms": rms, "class": args.class, "weights_sha256": prior.weights_sha256(),
         "seconds": started.elapsed().as_secs_f64(),
     });

@@ -17,7 +17,7 @@ use crate::{interrupt, progress};
 
 /// How likely images are under a prior, in bits a dimension, by the probability-flow ODE.
 ///
-/// The density is that of the image and noise of the lowest level. Pixels are taken as whole numbers of 8 bits, and each is moved to a
+/// The density is that of the image and noise of the lowest level. Pixels are taken as whole numbers of 8 bits, those that --side has made new rounded, and each is moved to a
 /// random place in its bin, so that the mean over images bounds the length of a code for them; --as-is leaves them where they are.
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use unnoise::core::{Batch, Progress, Spacing, sampler_info};
+use unnoise::core::{Batch, Progress, sampler_info};
 use unnoise::io::{Format, Limits, Range, read_batch, write_images};
 use unnoise::nn::{Device, DiffusionModel};
-use unnoise::{Error, GuidanceConfig, Prior, SampleConfig, draw};
+use unnoise::{Error, GuidanceConfig, Prior, SampleConfig, SampleGrid, draw};
 
 use self::trace::Trace;
 use crate::args::Common;
@@ -33,7 +33,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 50)]
     steps: usize,
 
-    /// Where the steps are placed: leading, linspace, trailing, karras, exponential or lu; the sampler's and the model's default if not given.
+    /// Where the steps are placed: leading, linspace, trailing, karras, exponential or lu as diffusers has them, the sampler's and the model's
+    /// default if not given; or a grid on the model's schedule, such as log-snr, uniform, beta, karras:rho=5, sigmas:80,5,0.1.
     #[arg(long, value_name = "NAME")]
     grid: Option<String>,
 
@@ -65,10 +66,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CLASS")]
     class: Option<usize>,
 
-    /// Scale of classifier-free guidance towards --class, of a model that was trained with --class-dropout: 1 is none, above it the class
-    /// shows more. It takes two evaluations.
-    #[arg(long, value_name = "W", requires = "class", allow_negative_numbers = true)]
+    /// Scale of guidance: 1 is none, above it what is guided shows more. Towards --class, of a model that was trained with --class-dropout
+    /// (classifier-free guidance), or away from --guide. It takes two evaluations.
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
     guidance: Option<f64>,
+
+    /// Guide away from this model directory, a worse version of the model: smaller or less trained (autoguidance).
+    #[arg(long, value_name = "DIR", requires = "guidance")]
+    guide: Option<PathBuf>,
 
     /// Guide at noise levels sigma / alpha from LOW to HIGH only.
     #[arg(
@@ -117,7 +122,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let device = args.common.open()?;
     let start = args.noise.as_ref().map(|path| read_batch(path, Limits::default())).transpose()?;
-    let prior = load(&args, start.as_ref(), &device)?;
+    let mut prior = load(&args, start.as_ref(), &device)?;
+    if let Some(directory) = &args.guide {
+        let guide = guide(directory, &prior, args.class, &device)?;
+        prior = prior.with_guide(&guide)?;
+    }
+    ensure!(
+        args.guidance.is_none() || args.guide.is_some() || args.class.is_some(),
+        "--guidance needs --class, to guide towards it, or --guide, to guide away from it"
+    );
     let n = match (&start, args.n) {
         (Some(start), Some(n)) if n != start.dim().0 => {
             bail!("--n {n} contradicts --noise, which holds {}", count(start.dim().0, "image"))
@@ -125,10 +138,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
         (Some(start), _) => start.dim().0,
         (None, n) => n.unwrap_or(16),
     };
-    let spacing = args.grid.as_deref().map(Spacing::by_name).transpose()?;
+    let grid = args.grid.as_deref().map_or(Ok(SampleGrid::default()), SampleGrid::by_name)?;
     let config = SampleConfig {
         sampler: args.sampler.clone(),
-        spacing,
+        grid: grid.clone(),
         steps: args.steps,
         eta: args.eta,
         options: args.settings.clone(),
@@ -139,9 +152,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         batch: if args.trace.is_some() { n } else { args.batch },
         guidance: guidance(&args)?,
     };
-    let grid = prior.scheduler().grid(&config.sampler, spacing, config.steps)?;
-    let spacing = prior.scheduler().spacing(&config.sampler, spacing)?.name();
-    let mut trace = args.trace.as_ref().map(|directory| Trace::create(directory, &grid, overwrite)).transpose()?;
+    let steps = grid.grid(&prior, &config.sampler, config.steps)?;
+    let grid = grid.name(&prior, &config.sampler)?;
+    let mut trace = args.trace.as_ref().map(|directory| Trace::create(directory, &steps, overwrite)).transpose()?;
     interrupt::catch()?;
     let started = Instant::now();
     let bar = progress::bar("sampling", n.saturating_mul(args.steps) as u64);
@@ -172,9 +185,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let drawn = drawing.x0.dim().0;
     let per_image = drawing.evaluations.forward / drawn.max(1) as u64;
     let summary = json!({
-        "output": args.output, "shape": drawing.x0.shape(), "sampler": args.sampler, "grid": spacing, "steps": args.steps,
+        "output": args.output, "shape": drawing.x0.shape(), "sampler": args.sampler, "grid": grid, "steps": args.steps,
         "images": drawn, "images_requested": n, "seed": config.seed, "eta": config.eta, "trace": args.trace,
-        "class": args.class, "guidance": args.guidance, "guidance_interval": args.guidance_interval,
+        "class": args.class, "guidance": args.guidance, "guide": args.guide, "guidance_interval": args.guidance_interval,
         "guidance_rescale": args.guidance_rescale,
         "evaluations": drawing.evaluations.forward, "evaluations_per_image": per_image,
         "weights_sha256": prior.weights_sha256(), "seconds": started.elapsed().as_secs_f64(),
@@ -184,6 +197,16 @@ pub(crate) fn run(args: Args) -> Result<()> {
     report(args.common.json, &summary, &text)?;
     ensure!(drawn == n, "stopped: {drawn} of {images} were finished and are in {}", args.output.display());
     Ok(())
+}
+
+/// A guide's prior, under the same class if it has classes.
+fn guide(directory: &Path, prior: &Prior, class: Option<usize>, device: &Device) -> Result<Prior> {
+    let [_, h, w] = prior.shape();
+    let guide = Prior::load_for(directory, [h, w], device)?;
+    let config = guide.network().unet().config();
+    let class = class.filter(|_| config.num_class_embeds.is_some() || config.class_embed_type.is_some());
+    super::check_class(config, guide.null_class(), class)?;
+    Ok(guide.with_label(class))
 }
 
 fn guidance(args: &Args) -> Result<Option<GuidanceConfig>> {

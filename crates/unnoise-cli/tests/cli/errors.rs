@@ -70,7 +70,7 @@ fn errors_are_one_clear_line() {
         ("sample --model no-weights --output x.npy".into(), "the weights must be in diffusion_pytorch_model.safetensors"),
         ("sample --model cut-weights --output x.npy".into(), "must be a whole safetensors file"),
         (format!("sample --model {model} --sampler dimm --output x.npy"), "known: ddpm, ddim"),
-        (format!("sample --model {model} --grid sideways --output x.npy"), "known: leading, linspace, trailing, karras"),
+        (format!("sample --model {model} --grid sideways --output x.npy"), "leading, linspace, trailing, karras"),
         (format!("sample --model {model} --steps 0 --output x.npy"), "steps must be from 1 to"),
         (format!("sample --model {model} --steps 5000 --output x.npy"), "steps must be from 1 to"),
         (format!("sample --model {model} --noise small.npy --output x.npy"), "must have shape [1, 16, 16], got [1, 8, 8]"),

@@ -82,10 +82,17 @@ fn classes_are_left_out_and_guide() {
     assert!(apart.iter().all(|d| *d > 1e-4), "{apart:?}");
     // Scale 1 and an interval without a level are the class alone, scale 0 is none.
     assert_eq!(sample("--class 1 --guidance 1", "one"), (4, plain.clone()));
-    assert_eq!(sample("--class 1 --guidance 3 --guidance-interval 1e6,1e7", "off"), (4, plain));
+    assert_eq!(sample("--class 1 --guidance 3 --guidance-interval 1e6,1e7", "off"), (4, plain.clone()));
     assert!(largest_difference(&sample("--class 1 --guidance 0", "zero").1, &none) < 1e-6);
     assert!(largest_difference(&sample("--class 1 --guidance 3 --guidance-rescale 0.7", "rescaled").1, &guided) > 1e-5);
+    // Away from a worse network: without classes too, and by nothing if it is the network itself.
+    let (guide_cost, away) = sample("--class 1 --guidance 3 --guide plain/model", "away");
+    assert!(guide_cost == 8 && largest_difference(&plain, &away) > 1e-4);
+    assert!(largest_difference(&sample("--class 1 --guidance 3 --guide run/model", "itself").1, &plain) < 1e-5);
+    scratch.succeed(&format!("train --data digits.npz {OPTIONS} --schedule rectified_flow --out flow"));
     for (given, expected) in [
+        ("--guidance 3 --guide flow/model", "different noise levels"),
+        ("--guide plain/model", "--guidance"),
         ("--class 3", "--class must be below 3"),
         ("--guidance 3", "--class"),
         ("--class 1 --guidance 3 --guidance-interval 5,1", "low <= high"),

@@ -119,6 +119,33 @@ fn finished_predictions_are_kept() {
 }
 
 #[test]
+fn finished_runs_of_a_comparison_are_kept() {
+    let scratch = Scratch::new();
+    let model = fixture("tiny");
+    let line =
+        format!("compare --model {model} --samplers ddim,euler --evaluations 2,1000 --n 1000 --reference-steps 1 --out out --json");
+    let (code, stdout, stderr) = interrupted(&scratch, &line, "2 of 5 done");
+    assert_eq!(code, Some(130), "{stderr}");
+    let summary: Value = serde_json::from_str(&stdout).expect("one JSON object on stdout");
+    assert_eq!((summary["runs"].as_array().map(Vec::len), &summary["finished"]), (Some(1), &false.into()));
+    assert_eq!(std::fs::read_to_string(scratch.path("out/distances.csv")).unwrap().lines().count(), 2);
+    assert!(stderr.contains("1 finished run written to out"), "{stderr}");
+}
+
+#[test]
+fn finished_likelihoods_are_kept() {
+    let scratch = Scratch::new();
+    scratch.write("many.npy", &Array4::from_elem((5000, 1, 16, 16), 0.5));
+    let line = format!("likelihood --model {} --image many.npy --probes 2 --tolerance 0.1 --json", fixture("tiny"));
+    let (code, stdout, stderr) = interrupted(&scratch, &line, "1 of 5000 images done");
+    assert_eq!(code, Some(130), "{stderr}");
+    let summary: Value = serde_json::from_str(&stdout).expect("one JSON object on stdout");
+    let kept = summary["images"].as_u64().unwrap();
+    assert!(kept >= 1 && summary["bits_per_dim"].as_array().map(Vec::len) == Some(kept as usize), "{summary}");
+    assert!(stderr.contains(&format!("stopped: {kept} of 5000 images were finished")), "{stderr}");
+}
+
+#[test]
 fn a_training_goes_on_where_it_was_stopped() {
     let scratch = Scratch::new();
     scratch.write("images.npy", &Array4::from_shape_fn((8, 1, 8, 8), |(n, _, i, j)| f64::from(u8::from((i + n) % 5 == j % 3))));

@@ -85,6 +85,27 @@ fn an_inverted_image_is_drawn_again() {
     assert!(refused.contains("steps must be from 1"), "{refused}");
 }
 
+/// diffusers' grids by their names, all others on the model's schedule.
+#[test]
+fn every_grid_is_walked() {
+    let scratch = Scratch::new();
+    let (model, noise) = (fixture("tiny"), fixture("tiny/x_T.npy"));
+    for (grid, name) in [
+        ("karras", "karras"),
+        ("karras:rho=7", "karras:rho=7"),
+        ("log-snr", "log-snr"),
+        ("beta", "beta:alpha=0.6,beta=0.6"),
+        ("poly-exponential:rho=2", "poly-exponential:rho=2"),
+        ("sigmas:100,9,2,0.3", "sigmas:100,9,2,0.3"),
+    ] {
+        let line = format!("sample --model {model} --sampler heun --grid {grid} --steps 4 --noise {noise} --force --output x.npy");
+        assert_eq!(scratch.json(&line)["grid"], name);
+        assert!(scratch.read("x.npy").iter().all(|v| v.abs() < 3.0), "{grid}");
+    }
+    let list = format!("sample --model {model} --grid sigmas:9,1 --steps 5 --output y.npy");
+    assert!(scratch.refused(&list).contains("steps must be"), "{}", scratch.refused(&list));
+}
+
 #[test]
 fn a_trace_holds_every_state() {
     let scratch = Scratch::new();

@@ -2,7 +2,7 @@
 
 use unnoise::core::SAMPLERS;
 
-use crate::Scratch;
+use crate::{Scratch, fixture};
 
 #[test]
 fn every_sampler_is_listed_and_explained() {
@@ -22,6 +22,28 @@ fn every_sampler_is_listed_and_explained() {
     assert!(here.refused("explain dimm").contains("unknown sampler 'dimm'; known: ddpm, ddim"));
 }
 
+/// Whatever a budget pays for: steps of those that have some, a tolerance of adaptive ones, nothing of costlier ones.
+#[test]
+fn budgets_are_kept() {
+    let here = Scratch::new();
+    let model = fixture("tiny");
+    let compare = format!("compare --model {model} --n 1 --reference-steps 2");
+    let summary = here.json(&format!("{compare} --samplers heun,rk45,langevin --evaluations 3,60,1200 --grid leading --out c"));
+    let runs = summary["runs"].as_array().unwrap();
+    let of = |name: &str| runs.iter().filter(|run| run["sampler"] == name).collect::<Vec<_>>();
+    for run in runs {
+        assert!(run["evaluations"].as_f64() <= run["budget"].as_f64(), "{run}");
+    }
+    assert_eq!(of("heun").iter().map(|run| run["steps"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 30, 600]);
+    let tolerances: Vec<f64> = of("rk45").iter().map(|run| run["tolerance"].as_f64().unwrap()).collect();
+    assert!(tolerances.len() == 2 && tolerances[1] < tolerances[0], "{tolerances:?}");
+    assert!(
+        here.refused(&format!("{compare} --samplers langevin --evaluations 6 --out d"))
+            .contains("the evaluations must be as many as one of the samplers needs, got [6]")
+    );
+    assert!(here.refused(&format!("{compare} --grid times:1,0.5 --out d")).contains("one of any number of steps"));
+}
+
 /// Of a few steps the deterministic samplers' distance falls with their number; a stochastic one has none.
 #[test]
 fn compare_measures_what_steps_are_worth() {
@@ -30,11 +52,11 @@ fn compare_measures_what_steps_are_worth() {
     let summary = here.json(line);
     let table = std::fs::read_to_string(here.path("c/distances.csv")).unwrap();
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!(rows[0], ["sampler", "budget", "steps", "evaluations", "distance"]);
+    assert_eq!(rows[0], ["sampler", "budget", "steps", "tolerance", "evaluations", "distance"]);
     assert_eq!(rows.len(), 7);
-    let distance = |row: usize| rows[row][4].parse::<f64>().unwrap();
+    let distance = |row: usize| rows[row][5].parse::<f64>().unwrap();
     assert!(distance(2) < 0.6 * distance(1) && distance(4) < 0.6 * distance(3) && distance(4) < distance(2), "{table}");
-    assert!(rows[5][0] == "ddpm" && rows[5][4].is_empty(), "{table}");
+    assert!(rows[5][0] == "ddpm" && rows[5][5].is_empty(), "{table}");
     assert_eq!(summary["runs"].as_array().unwrap().len(), 6);
     assert!(std::fs::read(here.path("c/sheet.png")).unwrap().starts_with(b"\x89PNG"));
 

@@ -31,12 +31,14 @@ impl Dequantisation {
         2.0 / f64::from(self.levels - 1)
     }
 
-    /// `images` of stored values, each value moved to a random place in its bin; the draw is step 0 of each stream.
+    /// `images` of stored values, each value moved to a random place in its bin; the draw is step 0 of each stream. A value between stored ones,
+    /// as resizing leaves, is rounded first.
     pub fn dequantise(self, images: &Batch, streams: &Streams) -> Batch {
         let d = images.len() / images.dim().0.max(1);
         let mut moved = images.clone();
         let draws = streams.uniform(0, Purpose::Auxiliary, d).concat();
-        moved.iter_mut().zip(draws).for_each(|(x, uniform)| *x += self.width() * (uniform - 0.5));
+        let stored = |x: f64| ((x + 1.0) / self.width()).round() * self.width() - 1.0;
+        moved.iter_mut().zip(draws).for_each(|(x, uniform)| *x = stored(*x) + self.width() * (uniform - 0.5));
         moved
     }
 

@@ -25,6 +25,9 @@ pub(super) struct Attempt {
 
 /// An embedded pair of one-step methods, for one sample.
 pub(super) trait Pair {
+    /// The sampler whose pair it is.
+    fn name(&self) -> &'static str;
+
     /// The order of the error of one step of the lower method: one more than its own.
     fn local_order(&self) -> f64;
 
@@ -113,7 +116,7 @@ impl Adaptive {
             }
         }
         Err(Error::NotConverged {
-            at: "an adaptive sampler's step",
+            at: pair.name(),
             residual: error * self.tolerance,
             iterations: MOST_ATTEMPTS,
             tolerance: self.tolerance,

@@ -77,6 +77,10 @@ impl Sampler for DpmAdaptive {
 struct Dpm12;
 
 impl Pair for Dpm12 {
+    fn name(&self) -> &'static str {
+        "dpm-adaptive"
+    }
+
     fn local_order(&self) -> f64 {
         2.0
     }
@@ -92,6 +96,10 @@ impl Pair for Dpm12 {
 struct Dpm23;
 
 impl Pair for Dpm23 {
+    fn name(&self) -> &'static str {
+        "dpm-adaptive"
+    }
+
     fn local_order(&self) -> f64 {
         3.0
     }

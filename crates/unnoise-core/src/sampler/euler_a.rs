@@ -28,8 +28,8 @@ pub(super) const INFO: SamplerInfo = SamplerInfo {
 /// It is [`Ddim`](super::Ddim) with the same `eta`, and [`Euler`](super::Euler) with `eta = 0`.
 ///
 /// # Reference
-/// Katherine Crowson's k-diffusion, `sample_euler_ancestral` and `get_ancestral_step`; diffusers' `EulerAncestralDiscreteScheduler`, whose `eta`
-/// is 1. The step down is Song, Meng, Ermon 2021, arXiv 2010.02502, eq. 12 and 16, for any schedule through `x / alpha`.
+/// Song, Meng, Ermon 2021, arXiv 2010.02502, eq. 12 and 16, for any schedule through `x / alpha`; under this name Katherine Crowson's
+/// k-diffusion, `sample_euler_ancestral` and `get_ancestral_step`, and diffusers' `EulerAncestralDiscreteScheduler`, whose `eta` is 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EulerA {
     /// The share of ancestral noise, in `[0, 1]`.

@@ -106,7 +106,7 @@ impl SamplerOptions {
         require(not_negative(churn.amount), "churn", "finite and not negative", churn.amount)?;
         require(not_negative(churn.inflation), "churn_inflation", "finite and not negative", churn.inflation)?;
         require(order.is_none_or(|order| (1..=4).contains(&order)), "order", "from 1 to 4", order.unwrap_or(1) as f64)?;
-        require(tolerance > 0.0 && tolerance < 1.0, "tolerance", "in (0, 1)", tolerance)?;
+        require((1e-14..1.0).contains(&tolerance), "tolerance", "in [1e-14, 1)", tolerance)?;
         require(snr > 0.0 && snr.is_finite(), "snr", "positive and finite", snr)?;
         let corrections = corrections.unwrap_or(1);
         require((1..=1000).contains(&corrections), "corrections", "from 1 to 1000", corrections as f64)

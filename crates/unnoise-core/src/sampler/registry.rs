@@ -96,6 +96,12 @@ impl SamplerInfo {
         self.name != "ddim-inverse"
     }
 
+    /// The schedules that it serves, by some grid at least.
+    pub fn schedules(&self) -> &'static str {
+        // What every grid of a schedule without signal at its start begins with.
+        if self.grids.contains("start with signal") { "those that start with signal" } else { "any" }
+    }
+
     /// Its description: the update and where it was published. It is the documentation of its type, so that the two cannot differ.
     pub fn explanation(&self) -> String {
         let mut block: Vec<&str> = Vec::new();

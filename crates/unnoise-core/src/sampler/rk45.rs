@@ -60,6 +60,10 @@ impl Sampler for Rk45 {
 struct DormandPrince;
 
 impl Pair for DormandPrince {
+    fn name(&self) -> &'static str {
+        "rk45"
+    }
+
     fn local_order(&self) -> f64 {
         5.0
     }

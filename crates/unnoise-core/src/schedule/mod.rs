@@ -127,6 +127,17 @@ pub trait Schedule: Debug + Send + Sync {
     /// The time at which `sigma / alpha` has this value, clamped to `[0, 1]`.
     fn t_from_sigma_edm(&self, sigma_edm: f64) -> f64;
 
+    /// The log-SNR, `2 log(alpha / sigma)`: infinite where there is no noise, minus infinite where there is no signal.
+    fn log_snr(&self, t: f64) -> f64 {
+        let Scales { alpha, sigma } = self.scales(t);
+        2.0 * (alpha.ln() - sigma.ln())
+    }
+
+    /// The time at which the log-SNR has this value, clamped to `[0, 1]`.
+    fn t_from_log_snr(&self, log_snr: f64) -> f64 {
+        self.t_from_sigma_edm((-0.5 * log_snr).exp())
+    }
+
     /// Where the schedule ends at `t = 0`.
     fn clean_end(&self) -> CleanEnd {
         CleanEnd::Clean

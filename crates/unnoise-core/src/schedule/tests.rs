@@ -129,6 +129,9 @@ fn t_from_sigma_edm_inverts() {
             let Scales { alpha, sigma } = schedule.scales(t);
             let back = schedule.t_from_sigma_edm(sigma / alpha);
             assert!((back - t).abs() < 1e-12, "{name}: {back} instead of {t}");
+            let log_snr = schedule.log_snr(t);
+            let back = schedule.t_from_log_snr(log_snr);
+            assert!(log_snr == 2.0 * (alpha.ln() - sigma.ln()) && (back - t).abs() < 1e-11, "{name}: {back} instead of {t}");
         }
         assert_eq!(schedule.t_from_sigma_edm(0.0), 0.0, "{name}");
         assert_eq!(schedule.t_from_sigma_edm(f64::INFINITY), 1.0, "{name}");
