@@ -153,7 +153,7 @@ fn run(pin: &Pin, name: &str) -> Result<Batch> {
         grid = inverted(&grid);
     }
     if pin.scheduler == "DDIMInverseScheduler" {
-        grid = Grid { start: 1.0, ..grid.reversed() };
+        grid.start = 1.0;
     }
     let first = match pin.kind.as_str() {
         "ddpm_noise" | "kscaled_noise" => grid.steps.len() - 2,

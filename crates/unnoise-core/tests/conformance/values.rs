@@ -80,10 +80,7 @@ fn level(schedule: &dyn Schedule, timestep: i64) -> Level {
 fn asked(config: &SchedulerConfig, name: &str, steps: usize) -> Vec<f64> {
     let schedule = config.discrete_schedule().unwrap();
     let recorder = Recorder(&schedule, Mutex::default());
-    let mut grid = config.grid(name, None, steps).unwrap();
-    if name == "ddim-inverse" {
-        grid = grid.reversed();
-    }
+    let grid = config.grid(name, None, steps).unwrap();
     let mut sampler = config.sampler(name, None, true).unwrap();
     sample(sampler.as_mut(), &recorder, &grid, Batch::ones((1, 1, 1, 1)), &mut Ones, &mut unobserved).unwrap();
     recorder.1.into_inner().unwrap()
