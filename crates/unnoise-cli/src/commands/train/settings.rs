@@ -41,7 +41,7 @@ pub(super) fn start(args: &Args, images: TrainingImages, device: &Device) -> Res
     };
     Ok(match init {
         Some(model) => {
-            let params = with_classes(model.params, &config.model)?;
+            let params = with_classes(model.params, &config.model, config.seed)?;
             Trainer::with_weights(config, images, params, device.clone())?
         }
         None => Trainer::new(config, images, device.clone())?,
@@ -57,11 +57,17 @@ fn classes(args: &Args, images: &TrainingImages) -> Result<Option<usize>> {
     Ok(labels.iter().max().map(|most| most + 2))
 }
 
-/// Weights of a network without classes as those of one with them: a table of zeros leaves what it computes as it is.
-fn with_classes(mut params: Params, model: &UnetConfig) -> Result<Params> {
+/// Weights of a network without classes as those of one with them. The last class, none, embeds as zero and leaves what the network computes
+/// as it is. The others start at random, half as large as those of a new network: from zero they would hardly be learned, as the loss of the noise
+/// levels at which a class shows is a small part of the whole.
+fn with_classes(mut params: Params, model: &UnetConfig, seed: u64) -> Result<Params> {
     const TABLE: &str = "class_embedding.weight";
     if let (Some(shape), None) = (model.parameter_shapes()?.get(TABLE), params.get(TABLE)) {
-        params.insert(TABLE, shape.clone(), vec![0.0; shape.iter().product()])?;
+        let new = Params::initialise(&[(TABLE.to_owned(), shape.clone())].into(), seed)?;
+        let mut table: Vec<f32> = new.get(TABLE).map_or(Vec::new(), |new| new.values.iter().map(|v| 0.5 * v).collect());
+        let none = table.len() - shape.last().copied().unwrap_or(0);
+        table[none..].fill(0.0);
+        params.insert(TABLE, shape.clone(), table)?;
     }
     Ok(params)
 }
