@@ -12,7 +12,7 @@ use crate::Result;
 ///                 exp(-mu / 2) (2 - 2 t)^(-b / 2)      for t >= 1/2
 /// ```
 ///
-/// `alpha(1)` is exactly 0. `sigma` leaves 0 like `t^(b/2)`, so that its derivative at `t = 0` is infinite for `b < 2`.
+/// `alpha(1)` is exactly 0. `sigma` leaves 0 like `t^(b/2)`, so that its derivative at `t = 0` is infinite for `b < 2`; so is `alpha`'s at `t = 1`.
 ///
 /// # Reference
 /// Hang et al. 2024, arXiv 2407.03297, with `mu = 0` and `b = 0.5` as there. diffusers' `laplace` betas are a table of `alpha`
@@ -45,23 +45,31 @@ impl LaplaceSchedule {
         let t = t.clamp(0.0, 1.0);
         if t <= 0.5 { (true, 2.0 * t) } else { (false, 2.0 * (1.0 - t)) }
     }
+
+    /// What `mu` makes of `sigma / alpha`, or of `alpha / sigma` in the noisy half.
+    fn factor(&self, is_clean: bool) -> f64 {
+        (if is_clean { -0.5 * self.mu } else { 0.5 * self.mu }).exp()
+    }
 }
 
 impl Schedule for LaplaceSchedule {
     fn scales(&self, t: f64) -> Scales {
         let (is_clean, distance) = Self::half(t);
         // The smaller of sigma / alpha and alpha / sigma, but for mu.
-        let (sign, power) = (if is_clean { -1.0 } else { 1.0 }, distance.powf(0.5 * self.b));
-        let ratio = (0.5 * sign * self.mu).exp() * power;
+        let ratio = self.factor(is_clean) * distance.powf(0.5 * self.b);
         let (large, small) = (1.0 / 1f64.hypot(ratio), ratio / 1f64.hypot(ratio));
         if is_clean { Scales { alpha: large, sigma: small } } else { Scales { alpha: small, sigma: large } }
     }
 
     fn derivatives(&self, t: f64) -> Derivatives {
+        let (is_clean, distance) = Self::half(t);
         let Scales { alpha, sigma } = self.scales(t);
-        // d log(sigma / alpha) / dt on either side.
-        let rate = self.b / Self::half(t).1;
-        Derivatives { d_alpha: -rate * alpha * sigma * sigma, d_sigma: rate * sigma * alpha * alpha }
+        let (factor, large) = (self.factor(is_clean), if is_clean { alpha } else { sigma });
+        // sigma / alpha, or alpha / sigma in the noisy half, is q = factor distance^(b/2), and the other scale (1 + q^2)^(-1/2). In these powers the
+        // derivatives are infinite at the ends where they should be, and zero times infinity does not occur.
+        let steep = self.b * factor * distance.powf(0.5 * self.b - 1.0) * large.powi(3);
+        let flat = self.b * factor.powi(2) * distance.powf(self.b - 1.0) * large.powi(3);
+        if is_clean { Derivatives { d_alpha: -flat, d_sigma: steep } } else { Derivatives { d_alpha: -steep, d_sigma: flat } }
     }
 
     fn t_from_sigma_edm(&self, sigma_edm: f64) -> f64 {

@@ -126,8 +126,14 @@ impl Schedule for ShiftedSchedule {
     }
 
     fn derivatives(&self, t: f64) -> Derivatives {
-        let (Derivatives { d_alpha, d_sigma }, rate) = (self.inner.derivatives(self.shift.apply(t)), self.shift.derivative(t));
-        Derivatives { d_alpha: rate * d_alpha, d_sigma: rate * d_sigma }
+        let at = |t: f64| {
+            let (Derivatives { d_alpha, d_sigma }, rate) = (self.inner.derivatives(self.shift.apply(t)), self.shift.derivative(t));
+            [rate * d_alpha, rate * d_sigma]
+        };
+        // Where zero meets infinity, at an end, the value a hair inside.
+        let ([d_alpha, d_sigma], inside) = (at(t), at(t.clamp(1e-100, 1.0 - f64::EPSILON)));
+        let or = |value: f64, inside: f64| if value.is_nan() { inside } else { value };
+        Derivatives { d_alpha: or(d_alpha, inside[0]), d_sigma: or(d_sigma, inside[1]) }
     }
 
     fn t_from_sigma_edm(&self, sigma_edm: f64) -> f64 {

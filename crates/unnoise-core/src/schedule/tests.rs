@@ -87,6 +87,20 @@ fn derivatives_at_knots_are_one_sided() {
     }
 }
 
+/// At the ends a derivative may be infinite, but it is a value.
+#[test]
+fn derivatives_have_values_at_the_ends() {
+    for Case { name, schedule } in cases() {
+        for t in [0.0, 1.0] {
+            let Derivatives { d_alpha, d_sigma } = schedule.derivatives(t);
+            assert!(d_alpha <= 0.0 && d_sigma >= 0.0, "{name} at {t}: {d_alpha}, {d_sigma}");
+        }
+    }
+    // Of Laplace's schedule sigma leaves 0 like e^(-mu/2) (2t)^(b/2): a power of t that is below, equal to or above 1.
+    let d_sigma = |b: f64| LaplaceSchedule::new(1.5, b).unwrap().derivatives(0.0).d_sigma;
+    assert_eq!([0.5, 1.9, 2.0, 2.1].map(d_sigma), [f64::INFINITY, f64::INFINITY, 2.0 * (-0.75f64).exp(), 0.0]);
+}
+
 #[test]
 fn snr_falls_strictly_between_the_stated_ends() {
     for Case { name, schedule } in cases() {
