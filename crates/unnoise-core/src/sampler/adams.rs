@@ -11,15 +11,16 @@ pub(super) const LMS: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
-    options: &["order", "lower_order_final", "euler_at_final"],
+    options: &["order"],
     source: include_str!("adams.rs"),
-    make: |options| Box::new(Adams::new(Coordinate::SigmaEdm, options.order.unwrap_or(4)).with(options.lower_order(false))),
+    make: |options| Box::new(Adams::new(Coordinate::SigmaEdm, options.order.unwrap_or(4))),
 };
 
 /// DEIS: polynomial in `log(sigma / alpha)`.
 pub(super) const DEIS: SamplerInfo = SamplerInfo {
     name: "deis",
     order: "2 (its own after the start-up)",
+    options: &["order", "lower_order_final"],
     make: |options| Box::new(Adams::new(Coordinate::LogSigmaEdm, options.order.unwrap_or(2)).with(options.lower_order(true))),
     ..LMS
 };
@@ -27,7 +28,8 @@ pub(super) const DEIS: SamplerInfo = SamplerInfo {
 /// tAB-DEIS: polynomial in the schedule's time.
 pub(super) const DEIS_T: SamplerInfo = SamplerInfo {
     name: "deis-t",
-    make: |options| Box::new(Adams::new(Coordinate::Time, options.order.unwrap_or(2)).with(options.lower_order(true))),
+    options: &["order"],
+    make: |options| Box::new(Adams::new(Coordinate::Time, options.order.unwrap_or(2))),
     ..DEIS
 };
 
@@ -116,8 +118,7 @@ impl Sampler for Adams {
         let eps = eps_from_x0(x, &x0, from);
         self.history.push(step, self.order, from, &eps);
         let limit = match self.coordinate {
-            Coordinate::LogSigmaEdm => self.lower.limit(step, self.order),
-            _ if to.sigma == 0.0 => self.order,
+            Coordinate::LogSigmaEdm => self.lower.limit_in_lambda(step, self.order),
             _ => self.lower.limit(step, self.order),
         };
         let next = match limit.min(self.history.len()) {

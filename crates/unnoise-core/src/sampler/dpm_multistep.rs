@@ -159,7 +159,7 @@ impl Sampler for DpmMultistep {
         let eps = eps_from_x0(x, &x0, from);
         self.history.push(step, self.order, from, if self.expansion == Expansion::X0 { &x0 } else { &eps });
         let h = -interval.ratio().ln();
-        let next = match self.lower.limit(step, self.order).min(self.history.len()) {
+        let next = match self.lower.limit_in_lambda(step, self.order).min(self.history.len()) {
             order @ 2.. if h != 0.0 => {
                 let z = if self.expansion == Expansion::X0 { -h } else { h };
                 let predicted = self.history.combine(&weights(&self.history, self.form, order, h, z));

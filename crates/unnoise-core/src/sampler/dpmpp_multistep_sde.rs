@@ -83,7 +83,7 @@ impl Sampler for DpmMultistepSde {
         self.history.push(step, self.order, interval.from, &x0);
         let exact = Exact::new(interval, self.eta);
         let h = -interval.ratio().ln();
-        let mut next = match self.lower.limit(step, self.order).min(self.history.len()) {
+        let mut next = match self.lower.limit_in_lambda(step, self.order).min(self.history.len()) {
             order @ 2.. if h != 0.0 => {
                 let predicted = self.history.combine(&weights(&self.history, self.form, order, h, -(1.0 + self.eta) * h));
                 combine(exact.keep, x, -interval.to.alpha, &predicted)

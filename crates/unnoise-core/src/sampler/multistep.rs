@@ -69,14 +69,18 @@ pub struct LowerOrder {
 }
 
 impl LowerOrder {
-    /// The highest order of this step; 1 in a step to `sigma = 0`, where `lambda` is infinite.
+    /// The highest order of this step.
     pub(super) fn limit(self, step: &Step<'_>, order: usize) -> usize {
         let left = step.grid.steps.len() - step.index;
-        let ends_low = (left == 1 && self.at_the_end) || step.interval().to.sigma == 0.0;
         match self.at_the_end_of_few && step.grid.steps.len() < 15 {
-            _ if ends_low => 1,
+            _ if left == 1 && self.at_the_end => 1,
             true => order.min(left),
             false => order,
         }
+    }
+
+    /// The same for what is interpolated in `lambda`: 1 in a step to `sigma = 0`, where that is infinite.
+    pub(super) fn limit_in_lambda(self, step: &Step<'_>, order: usize) -> usize {
+        if step.interval().to.sigma == 0.0 { 1 } else { self.limit(step, order) }
     }
 }

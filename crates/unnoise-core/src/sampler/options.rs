@@ -17,9 +17,10 @@ pub struct SamplerOptions {
     pub churn: Churn,
     /// Samplers whose name does not fix it: the order, from 1.
     pub order: Option<usize>,
-    /// Multistep samplers: whether a run of fewer than 15 steps ends with steps of lower order; each has its own default, diffusers'.
+    /// Multistep samplers: whether a run ends with steps of lower order, of `unipc`, `sa-solver` and the singlestep DPM-Solvers any, of the others
+    /// one of fewer than 15 steps; each has its own default, diffusers'.
     pub lower_order_final: Option<bool>,
-    /// Multistep samplers: whether every run ends with a step of order 1.
+    /// Multistep DPM-Solvers: whether every run ends with a step of order 1.
     pub euler_at_final: bool,
     /// Multistep DPM-Solvers: the form of their steps.
     pub dpm_form: Form,

@@ -98,6 +98,10 @@ pub struct SchedulerConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_order: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub predictor_order: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrector_order: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub lower_order_final: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub euler_at_final: Option<bool>,
@@ -195,7 +199,7 @@ impl SchedulerConfig {
         let options = SamplerOptions {
             clip: (clip && clips).then(|| self.clip_sample_range.unwrap_or(1.0)),
             variance: if class == Class::Ddpm { self.variance()? } else { Variance::FixedSmall },
-            order: self.solver_order.filter(|_| matches!(class, Class::Deis | Class::UniPc)),
+            order: self.order(class)?,
             lower_order_final: self.lower_order_final.filter(|_| class.walk() == Walk::Lambdas),
             euler_at_final: class == Class::DpmMultistep && self.euler_at_final == Some(true),
             dpm_form: Form { second, ..Form::default() },
@@ -207,6 +211,22 @@ impl SchedulerConfig {
             name => name,
         };
         Ok((name, options))
+    }
+
+    /// The order of the classes whose name does not fix it.
+    fn order(&self, class: Class) -> Result<Option<usize>> {
+        match class {
+            Class::Deis | Class::UniPc => Ok(self.solver_order),
+            Class::SaSolver => match [self.predictor_order, self.corrector_order].map(|order| order.unwrap_or(2)) {
+                [predictor, corrector] if predictor == corrector => Ok(Some(predictor)),
+                [predictor, corrector] => Err(unsupported(
+                    format!("sa-solver with predictor_order {predictor} and corrector_order {corrector}"),
+                    "the two have one order here",
+                    &["equal orders"],
+                )),
+            },
+            _ => Ok(None),
+        }
     }
 
     fn variance(&self) -> Result<Variance> {

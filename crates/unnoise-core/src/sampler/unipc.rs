@@ -2,7 +2,7 @@
 
 use nalgebra::{DMatrix, DVector};
 
-use super::multistep::{History, LowerOrder};
+use super::multistep::History;
 use super::{Sampler, SamplerInfo, Step, Stepped, combine, eps_from_x0};
 use crate::{Batch, Interval, Noise, Result};
 
@@ -12,14 +12,14 @@ pub(super) const UNIPC: SamplerInfo = SamplerInfo {
     stochastic: false,
     evaluations: "1",
     grids: "any",
-    options: &["order", "lower_order_final", "euler_at_final"],
+    options: &["order", "lower_order_final"],
     source: include_str!("unipc.rs"),
-    make: |options| Box::new(UniPc::new(Bh::ExpM1, options.order.unwrap_or(2)).with(options.lower_order(true))),
+    make: |options| Box::new(UniPc::new(Bh::ExpM1, options.order.unwrap_or(2)).with(options.lower_order_final.unwrap_or(true))),
 };
 
 pub(super) const UNIPC_BH1: SamplerInfo = SamplerInfo {
     name: "unipc-bh1",
-    make: |options| Box::new(UniPc::new(Bh::Linear, options.order.unwrap_or(2)).with(options.lower_order(true))),
+    make: |options| Box::new(UniPc::new(Bh::Linear, options.order.unwrap_or(2)).with(options.lower_order_final.unwrap_or(true))),
     ..UNIPC
 };
 
@@ -46,7 +46,7 @@ pub(super) const UNIPC_BH1: SamplerInfo = SamplerInfo {
 pub struct UniPc {
     bh: Bh,
     order: usize,
-    lower: LowerOrder,
+    lower_order_final: bool,
     history: History,
     /// The last step's start and order, for the corrector.
     last: Option<(Batch, usize)>,
@@ -64,12 +64,12 @@ pub enum Bh {
 impl UniPc {
     /// UniPC-`order`, from 1 to 4.
     pub fn new(bh: Bh, order: usize) -> Self {
-        Self { bh, order: order.clamp(1, 4), lower: LowerOrder::default(), history: History::default(), last: None }
+        Self { bh, order: order.clamp(1, 4), lower_order_final: false, history: History::default(), last: None }
     }
 
-    /// The same, with lower orders at a run's end.
-    pub fn with(self, lower: LowerOrder) -> Self {
-        Self { lower, ..self }
+    /// The same, with or without lower orders at a run's end.
+    pub fn with(self, lower_order_final: bool) -> Self {
+        Self { lower_order_final, ..self }
     }
 
     /// Of the last `order` images of the history and, in the corrector, of the image at the step's end: the weights in `x'` over `-alpha'`.
@@ -143,7 +143,8 @@ impl Sampler for UniPc {
 
         self.history.push(step, self.order, from, &x0);
         let h = -interval.ratio().ln();
-        let order = self.lower.limit(step, self.order).min(self.history.len());
+        let left = if self.lower_order_final { step.grid.steps.len() - step.index } else { usize::MAX };
+        let order = if to.sigma == 0.0 { 1 } else { self.order.min(left).min(self.history.len()) };
         let next = match h != 0.0 && h.is_finite() && order > 0 {
             true => combine(to.sigma / from.sigma, x, -to.alpha, &self.history.combine(&self.weights(order, h, false))),
             false => combine(to.alpha, &x0, to.sigma, &eps_from_x0(x, &x0, from)),
