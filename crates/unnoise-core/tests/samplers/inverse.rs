@@ -1,9 +1,10 @@
 //! From an image to noise and back.
 
-use unnoise_core::{Ddim, DdimInverse, Error, Grid, Level, Oracle, Sampler, sample, unobserved};
+use ndarray::{Axis, Slice};
+use unnoise_core::{Batch, Ddim, DdimInverse, Error, Grid, Level, Noise, Oracle, Purpose, Sampler, Streams, sample, unobserved};
 
 use super::order::{rms, start};
-use super::{Mode, Silence, gaussian, mixture, modes, print_table, run, smooth_grid, vp};
+use super::{Mode, SHAPE, Silence, gaussian, mixture, modes, print_table, run, smooth_grid, vp};
 
 /// Up and down again, between the levels of `smooth_grid`. DDIM down takes the noise of a step's upper end, its inverse that of the lower
 /// one: a difference of `O(h^2)` a step, hence `O(h)`. A sampler of order p that walks the grid in both directions is wrong by `O(h^p)`.
@@ -46,6 +47,17 @@ fn a_clean_image_survives() {
     let noise = run(&mut DdimInverse::default(), &denoiser, &up, image.clone(), &mut Silence);
     let back = run(&mut Ddim::default(), &denoiser, &grid, noise, &mut Silence);
     assert!(rms(&back, &image) < 0.02, "{}", rms(&back, &image));
+}
+
+/// Sample 7 of 64 is sample 7 alone, on the way to its noise too.
+#[test]
+fn an_inversion_does_not_depend_on_its_batch() {
+    let denoiser = Oracle::new(gaussian(), vp());
+    let up = Grid::karras(&*vp(), 10).unwrap().reversed();
+    let images = Streams::new(9, 0..64).normal(0, Purpose::Start, 64, SHAPE) * 0.5;
+    let alone = images.slice_axis(Axis(0), Slice::from(7..8)).to_owned();
+    let noise = |images: Batch| run(&mut DdimInverse::default(), &denoiser, &up, images, &mut Silence);
+    assert_eq!(noise(images).slice_axis(Axis(0), Slice::from(7..8)), noise(alone));
 }
 
 /// Only the inverse walks up from the clean image; it walks nothing else.

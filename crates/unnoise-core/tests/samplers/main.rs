@@ -4,6 +4,8 @@
 
 mod adaptive;
 mod diffusers;
+mod ends;
+mod grids;
 mod inverse;
 mod langevin;
 mod moments;

@@ -12,14 +12,14 @@ use unnoise_core::{
 use super::{D, Mode, SHAPE, modes, oracle, print_table, run, schedules, smooth_grid, vp};
 
 /// A distribution's first two moments.
-struct Moments {
-    mean: DVector<f64>,
-    covariance: DMatrix<f64>,
+pub(super) struct Moments {
+    pub(super) mean: DVector<f64>,
+    pub(super) covariance: DMatrix<f64>,
 }
 
 impl Moments {
     /// Those of `alpha x0 + sigma eps`.
-    fn of_marginal(prior: &Gaussian, level: Level) -> Self {
+    pub(super) fn of_marginal(prior: &Gaussian, level: Level) -> Self {
         let (mean, covariance) = (prior.mean(), prior.covariance());
         let d = mean.len();
         let noise = DMatrix::identity(d, d) * level.sigma.powi(2);
@@ -66,7 +66,7 @@ impl Noise for Purposes {
 }
 
 /// The moments of a run's result, exactly, from those of its start.
-fn propagate(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, start: &Moments) -> Moments {
+pub(super) fn propagate(sampler: &mut dyn Sampler, denoiser: &dyn Denoiser, grid: &Grid, start: &Moments) -> Moments {
     let d = start.mean.len();
     let mut noted = Purposes::default();
     run(sampler, denoiser, grid, Array4::zeros((1, 1, 1, d)), &mut noted);
