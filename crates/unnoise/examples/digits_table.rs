@@ -8,7 +8,7 @@
 //!
 //! `DATA` is the folder that `tools/fetch_digits.py` makes; a method's name behind it leaves the others out, and a number of steps behind that, with
 //! settings as JSON behind them, replaces those that were tuned for 100 evaluations. On the prior's own images only the
-//! method can be wrong, not the prior. The table is Markdown on stdout; progress goes to stderr.
+//! method can be wrong, not the prior. `--model DIR` takes another prior than the built-in one. The table is Markdown on stdout; progress goes to stderr.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -280,7 +280,14 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>, instead: Option<(usize,
 }
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let device = open_device("cpu")?;
+    let prior = match arguments.iter().position(|word| word == "--model") {
+        Some(at) if at + 1 < arguments.len() => {
+            Prior::load(Path::new(&arguments.drain(at..at + 2).collect::<Vec<_>>()[1]), &device)?
+        }
+        _ => Prior::digits(&device)?,
+    };
     let word = |i: usize| arguments.get(i).map(String::as_str);
     let (mode, data, only) = (word(0).unwrap_or(""), Path::new(word(1).unwrap_or("")), word(2));
     let settings = word(4).map(serde_json::from_str).transpose();
@@ -289,12 +296,13 @@ fn main() -> Result<()> {
         std::process::exit(2)
     };
     let instead = steps.map(|steps| (steps, settings));
-    let prior = Prior::digits(&open_device("cpu")?)?;
     match mode {
         "tune" if word(1).is_some() => tune(&prior, data, only),
         "table" if word(1).is_some() => table(&prior, data, only, instead),
         _ => {
-            eprintln!("usage: digits_table tune DATA [METHOD], digits_table table DATA|prior [METHOD [STEPS [SETTINGS]]]");
+            eprintln!(
+                "usage: digits_table tune DATA [METHOD], digits_table table DATA|prior [METHOD [STEPS [SETTINGS]]]; [--model DIR]"
+            );
             std::process::exit(2)
         }
     }
