@@ -219,6 +219,24 @@ impl<D: Denoiser, F: Fn() -> Result<()> + Sync> Denoiser for Interruptible<D, F>
     }
 }
 
+impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
+    fn schedule(&self) -> &dyn Schedule {
+        (**self).schedule()
+    }
+
+    fn x0_hat(&self, x: &Batch, level: Level) -> Result<Batch> {
+        (**self).x0_hat(x, level)
+    }
+
+    fn estimate(&self, x: &Batch, level: Level) -> Result<Estimate> {
+        (**self).estimate(x, level)
+    }
+
+    fn linearize<'a>(&'a self, x: &Batch, level: Level) -> Result<Linearized<'a>> {
+        (**self).linearize(x, level)
+    }
+}
+
 impl<D: Denoiser + ?Sized> Denoiser for &D {
     fn schedule(&self) -> &dyn Schedule {
         (**self).schedule()

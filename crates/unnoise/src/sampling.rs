@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use ndarray::{Axis, Slice, concatenate};
 use unnoise_core::{
     Batch, Counted, DdimInverse, Denoiser, Evaluations, Extrapolated, Grid, Noise, Prediction, Progress, Purpose, Sampler, Shape,
-    Spacing, Streams, check_shape, sample, sampler_by_name, sampler_info,
+    Spacing, Streams, Thresholded, check_shape, sample, sampler_by_name, sampler_info,
 };
 use unnoise_nn::UnetDenoiser;
 
@@ -35,6 +35,9 @@ pub struct SampleConfig {
     /// Guidance: classifier-free of a prior that is conditioned on a class and has one for none, autoguidance of one
     /// [with a guide](Prior::with_guide).
     pub guidance: Option<GuidanceConfig>,
+    /// The quantile of [`Thresholded`], without a largest threshold, behind the guidance; none for no dynamic thresholding beyond the
+    /// configuration's own.
+    pub threshold: Option<f64>,
 }
 
 /// Where the steps of a run are placed.
@@ -163,6 +166,10 @@ pub fn draw(
     let denoiser: Box<dyn Denoiser + '_> = match (&config.guidance, &guide) {
         (Some(guidance), Some(guide)) => Box::new(guidance.guide(&counted, guide, prior.network().prediction())?),
         _ => Box::new(&counted),
+    };
+    let denoiser: Box<dyn Denoiser + '_> = match config.threshold {
+        Some(quantile) => Box::new(Thresholded::new(denoiser, quantile, f64::INFINITY)?),
+        None => denoiser,
     };
     let mut parts: Vec<Batch> = Vec::new();
     let mut evaluations = Evaluations::default();

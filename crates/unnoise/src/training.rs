@@ -101,6 +101,7 @@ fn sample_sheet(model: &Path, records: TrainingRecords, device: &Device) -> Resu
         seed: 0,
         batch: records.sheet_images,
         guidance: None,
+        threshold: None,
     };
     let drawing = draw(&prior, &config, None, &mut |_, _| ControlFlow::Continue(()))?;
     Ok(sheet(&drawing.x0, Range::Symmetric, SheetConfig::default()))

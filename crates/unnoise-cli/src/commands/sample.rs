@@ -90,6 +90,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SHARE", requires = "guidance", allow_negative_numbers = true)]
     guidance_rescale: Option<f64>,
 
+    /// Clip the clean image's estimate at this quantile of its absolute values, 0 to 1, and scale it back to [-1, 1], where it leaves that range:
+    /// dynamic thresholding, for strong guidance.
+    #[arg(long, value_name = "QUANTILE", allow_negative_numbers = true)]
+    threshold: Option<f64>,
+
     /// Write the state and the clean image's estimate after every step to this directory: x-0000.npy, x0_hat-0000.npy, ...,
     /// grid.json. After Ctrl-C it holds the steps that were finished.
     #[arg(long, value_name = "DIR")]
@@ -151,6 +156,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         // A trace holds all images of a step in one array.
         batch: if args.trace.is_some() { n } else { args.batch },
         guidance: guidance(&args)?,
+        threshold: args.threshold,
     };
     let steps = grid.grid(&prior, &config.sampler, config.steps)?;
     let grid = grid.name(&prior, &config.sampler)?;
@@ -188,7 +194,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         "output": args.output, "shape": drawing.x0.shape(), "sampler": args.sampler, "grid": grid, "steps": args.steps,
         "images": drawn, "images_requested": n, "seed": config.seed, "eta": config.eta, "trace": args.trace,
         "class": args.class, "guidance": args.guidance, "guide": args.guide, "guidance_interval": args.guidance_interval,
-        "guidance_rescale": args.guidance_rescale,
+        "guidance_rescale": args.guidance_rescale, "threshold": args.threshold,
         "evaluations": drawing.evaluations.forward, "evaluations_per_image": per_image,
         "weights_sha256": prior.weights_sha256(), "seconds": started.elapsed().as_secs_f64(),
     });

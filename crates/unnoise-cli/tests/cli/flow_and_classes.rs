@@ -85,6 +85,8 @@ fn classes_are_left_out_and_guide() {
     assert_eq!(sample("--class 1 --guidance 3 --guidance-interval 1e6,1e7", "off"), (4, plain.clone()));
     assert!(largest_difference(&sample("--class 1 --guidance 0", "zero").1, &none) < 1e-6);
     assert!(largest_difference(&sample("--class 1 --guidance 3 --guidance-rescale 0.7", "rescaled").1, &guided) > 1e-5);
+    let (cost, thresholded) = sample("--class 1 --guidance 3 --threshold 0.9", "thresholded");
+    assert!(cost == 8 && largest_difference(&thresholded, &guided) > 1e-4 && thresholded.iter().all(|v| v.abs() < 1.01));
     // Away from a worse network: without classes too, and by nothing if it is the network itself.
     let (guide_cost, away) = sample("--class 1 --guidance 3 --guide plain/model", "away");
     assert!(guide_cost == 8 && largest_difference(&plain, &away) > 1e-4);
@@ -93,6 +95,7 @@ fn classes_are_left_out_and_guide() {
     for (given, expected) in [
         ("--guidance 3 --guide flow/model", "different noise levels"),
         ("--guide plain/model", "--guidance"),
+        ("--threshold 1.5", "the quantile must be in [0, 1]"),
         ("--class 3", "--class must be below 3"),
         ("--guidance 3", "--class"),
         ("--class 1 --guidance 3 --guidance-interval 5,1", "low <= high"),
