@@ -98,19 +98,19 @@ pub fn compare(
             let distance = (!info.stochastic).then(|| rms(&images, &comparison.reference));
             Ok(Compared { sampler: info.name, budget, steps: grid.steps.len(), tolerance, evaluations, distance, images })
         };
-        let found = if is_adaptive(info, &grid)? {
+        let (found, error) = if is_adaptive(info, &grid)? {
             ladder.retain(|run| run.sampler == info.name);
             climb(&mut ladder, budget, &mut one)
         } else {
-            one(None).map(Some)
+            one(None).map_or_else(|error| (None, Some(error)), |run| (Some(run), None))
         };
-        match found {
-            Ok(run) => comparison.runs.extend(run),
-            Err(error) if comparison.runs.is_empty() => return Err(error),
-            Err(error) => {
-                comparison.ended = Some(error);
-                break;
+        comparison.runs.extend(found);
+        if let Some(error) = error {
+            if comparison.runs.is_empty() {
+                return Err(error);
             }
+            comparison.ended = Some(error);
+            break;
         }
     }
     Ok(comparison)
@@ -141,6 +141,9 @@ impl CompareConfig {
             Some(list @ (GridKind::Times(_) | GridKind::Sigmas(_))) => {
                 argument("the grid", "one of any number of steps", list.to_string())
             }
+            Some(GridKind::Leading) => {
+                argument("the grid", "one that starts where the reference does, whatever its steps", "leading".into())
+            }
             Some(kind) => Ok(kind.clone()),
             None if GridKind::LogSnr.grid(prior.schedule(), 2).is_ok() => Ok(GridKind::LogSnr),
             None => Ok(GridKind::Uniform),
@@ -169,18 +172,28 @@ fn is_adaptive(info: &SamplerInfo, grid: &Grid) -> Result<bool> {
     Ok(sampler_by_name(info.name, &SamplerOptions::default())?.evaluations(grid).is_none())
 }
 
-/// The run with the least tolerance that stays within the budget, if there is one, after running those that `ladder` lacks.
+/// The run with the least tolerance that stays within the budget and is reached, if there is one, after running those that `ladder` lacks;
+/// and why no further one can be run, if it was to be.
 fn climb(
     ladder: &mut Vec<Compared>,
     budget: usize,
     one: &mut impl FnMut(Option<f64>) -> Result<Compared>,
-) -> Result<Option<Compared>> {
+) -> (Option<Compared>, Option<Error>) {
     const RUNGS: usize = 8;
     let pays_for = |run: &Compared| run.evaluations <= budget as f64;
+    let mut ended = None;
     while ladder.len() < RUNGS && ladder.last().is_none_or(pays_for) {
-        ladder.push(one(Some(0.1f64.powi(ladder.len() as i32 + 1)))?);
+        match one(Some(10f64.powi(-(ladder.len() as i32) - 1))) {
+            Ok(run) => ladder.push(run),
+            // A network in single precision has a tolerance that is out of reach.
+            Err(Error::Core(unnoise_core::Error::NotConverged { .. })) if !ladder.is_empty() => break,
+            Err(error) => {
+                ended = Some(error);
+                break;
+            }
+        }
     }
-    Ok(ladder.iter().rfind(|run| pays_for(run)).map(|run| Compared { budget, ..run.clone() }))
+    (ladder.iter().rfind(|run| pays_for(run)).map(|run| Compared { budget, ..run.clone() }), ended)
 }
 
 /// The grid of the most steps whose evaluations of an image stay within the budget, if there is one; of two steps for an adaptive sampler,

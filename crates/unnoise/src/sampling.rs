@@ -216,11 +216,14 @@ pub fn invert(
     observer: &mut dyn FnMut(usize, &Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Batch> {
     check_shape(images, prior.shape(), "the images", "invert")?;
+    if batch == 0 {
+        return Err(Error::Argument { what: "the batch", expected: "at least 1".into(), got: "0".into(), at: "invert" });
+    }
     let mut sampler = DdimInverse::default();
     let down = grid.grid(prior, "ddim", steps)?;
     let (up, scale) = (down.reversed(), down.start);
     let mut parts: Vec<Batch> = Vec::new();
-    for (k, part) in images.axis_chunks_iter(Axis(0), batch.max(1)).enumerate() {
+    for (k, part) in images.axis_chunks_iter(Axis(0), batch).enumerate() {
         let mut watch = |progress: &Progress<'_>| observer(k * batch, progress);
         let mut unused = Streams::new(0, 0..part.dim().0 as u32);
         match sample(&mut sampler, prior, &up, part.to_owned(), &mut unused, &mut watch) {

@@ -121,7 +121,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         print(&format!("{summary}\n"))?;
     } else {
         let images = count(config.n, "image");
-        let table = table(&comparison.runs, &config)?;
+        let table = table(&comparison, &config)?;
         print(&format!("{table}\n{images} a run; written to {}/: {}\n", directory.display(), FILES.join(", ")))?;
     }
     match comparison.ended {
@@ -134,6 +134,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn sheet(comparison: &Comparison, config: &CompareConfig) -> unnoise::io::Picture {
     let reference = |title: &str| Cell::new(title, strip(&comparison.reference).view(), Range::Symmetric);
     let mut rows = vec![vec![reference("reference").with_note(format!("heun, {} steps", config.reference_steps))]];
+    // Hatched.
     let nothing = Array3::from_elem(strip(&comparison.reference).raw_dim(), f64::NAN);
     for name in &config.samplers {
         let cell = |budget: &usize| match find(&comparison.runs, name, *budget) {
@@ -141,7 +142,7 @@ fn sheet(comparison: &Comparison, config: &CompareConfig) -> unnoise::io::Pictur
                 let note = run.distance.map_or("stochastic".into(), |distance| format!("distance {distance:.3}"));
                 Cell::new(format!("{name} {:.0}", run.evaluations), strip(&run.images).view(), Range::Symmetric).with_note(note)
             }
-            None => Cell::new(name, nothing.view(), Range::Symmetric).with_note(format!("none within {budget}")),
+            None => Cell::new(name, nothing.view(), Range::Symmetric).with_note(lack(comparison, config, name, *budget)),
         };
         rows.push(config.evaluations.iter().map(cell).collect());
     }
@@ -153,6 +154,20 @@ fn sheet(comparison: &Comparison, config: &CompareConfig) -> unnoise::io::Pictur
 fn strip(images: &Batch) -> Array3<f64> {
     let views: Vec<_> = images.axis_iter(Axis(0)).take(6).collect();
     concatenate(Axis(2), &views).unwrap_or_default()
+}
+
+/// Why there is no run: its turn did not come, or the budget pays for none.
+fn lack(comparison: &Comparison, config: &CompareConfig, sampler: &str, budget: usize) -> String {
+    let turn = |sampler: &str, budget: usize| {
+        let place = |found: Option<usize>| found.unwrap_or(usize::MAX);
+        (
+            place(config.samplers.iter().position(|name| name == sampler)),
+            place(config.evaluations.iter().position(|b| *b == budget)),
+        )
+    };
+    let last = comparison.runs.last().map(|run| turn(run.sampler, run.budget));
+    let came = comparison.ended.is_none() || last.is_some_and(|last| turn(sampler, budget) < last);
+    if came { format!("none within {budget}") } else { "not run".into() }
 }
 
 fn find<'a>(runs: &'a [Compared], sampler: &str, budget: usize) -> Option<&'a Compared> {
@@ -169,7 +184,7 @@ fn csv(runs: &[Compared]) -> Result<String> {
     Ok(text)
 }
 
-fn table(runs: &[Compared], config: &CompareConfig) -> Result<String> {
+fn table(comparison: &Comparison, config: &CompareConfig) -> Result<String> {
     let width = config.samplers.iter().map(String::len).max().unwrap_or(0).max(11);
     let mut text = String::new();
     write!(text, "{:<width$}", "evaluations")?;
@@ -180,8 +195,11 @@ fn table(runs: &[Compared], config: &CompareConfig) -> Result<String> {
     for name in &config.samplers {
         write!(text, "{name:<width$}")?;
         for budget in &config.evaluations {
-            let run = find(runs, name, *budget);
-            let distance = run.map_or("-".into(), |run| run.distance.map_or("stochastic".into(), |d| format!("{d:.4}")));
+            let distance = match find(&comparison.runs, name, *budget) {
+                Some(run) => run.distance.map_or("stochastic".into(), |distance| format!("{distance:.4}")),
+                None if lack(comparison, config, name, *budget) == "not run" => "not run".into(),
+                None => "-".into(),
+            };
             write!(text, "  {distance:>9}")?;
         }
         writeln!(text)?;

@@ -15,8 +15,8 @@ use crate::{interrupt, progress};
 
 /// Find the noise that `sample --sampler ddim` makes given images of, by DDIM inversion.
 ///
-/// `sample --noise FILE --no-clip` with as many steps on the same grid returns the images, nearly: the error falls in proportion to
-/// the number of steps.
+/// `sample --noise FILE --no-clip` with as many steps on the same grid returns the images, nearly: the error falls as one over the
+/// number of steps.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Model directory (diffusers' layout); the built-in prior of handwritten digits if not given.
@@ -72,6 +72,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let bar = progress::bar("inverting", n.saturating_mul(args.steps) as u64);
     let mut observer = |first: usize, p: &Progress<'_>| {
         bar.set_position((first * p.steps + p.x.dim().0 * (p.step + 1)) as u64);
+        if p.step + 1 == p.steps {
+            progress::log(&bar, || format!("{} of {} done", first + p.x.dim().0, count(n, "image")));
+        }
         interrupt::go_on()
     };
     let noise = invert(&prior, &images, &grid, args.steps, args.batch, &mut observer);

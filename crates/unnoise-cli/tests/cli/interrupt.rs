@@ -133,6 +133,19 @@ fn finished_runs_of_a_comparison_are_kept() {
 }
 
 #[test]
+fn finished_inversions_are_kept() {
+    let scratch = Scratch::new();
+    scratch.write("many.npy", &Array4::from_elem((5000, 1, 16, 16), 0.5));
+    let line = format!("invert --model {} --image many.npy --batch 3 --output noise.npy --json", fixture("tiny"));
+    let (code, stdout, stderr) = interrupted(&scratch, &line, "6 of 5000 images done");
+    assert_eq!(code, Some(130), "{stderr}");
+    let summary: Value = serde_json::from_str(&stdout).expect("one JSON object on stdout");
+    let kept = scratch.read("noise.npy").dim().0;
+    assert!(kept >= 6 && summary["images"] == kept && summary["images_requested"] == 5000, "{summary}");
+    assert!(stderr.contains(&format!("stopped: {kept} of 5000 images were finished and are in noise.npy")), "{stderr}");
+}
+
+#[test]
 fn finished_likelihoods_are_kept() {
     let scratch = Scratch::new();
     scratch.write("many.npy", &Array4::from_elem((5000, 1, 16, 16), 0.5));

@@ -28,7 +28,7 @@ fn budgets_are_kept() {
     let here = Scratch::new();
     let model = fixture("tiny");
     let compare = format!("compare --model {model} --n 1 --reference-steps 2");
-    let summary = here.json(&format!("{compare} --samplers heun,rk45,langevin --evaluations 3,60,1200 --grid leading --out c"));
+    let summary = here.json(&format!("{compare} --samplers heun,rk45,langevin --evaluations 3,60,1200 --grid trailing --out c"));
     let runs = summary["runs"].as_array().unwrap();
     let of = |name: &str| runs.iter().filter(|run| run["sampler"] == name).collect::<Vec<_>>();
     for run in runs {
@@ -42,6 +42,7 @@ fn budgets_are_kept() {
             .contains("the evaluations must be as many as one of the samplers needs, got [6]")
     );
     assert!(here.refused(&format!("{compare} --grid times:1,0.5 --out d")).contains("one of any number of steps"));
+    assert!(here.refused(&format!("{compare} --grid leading --out d")).contains("one that starts where the reference does"));
 }
 
 /// Of a few steps the deterministic samplers' distance falls with their number; a stochastic one has none.

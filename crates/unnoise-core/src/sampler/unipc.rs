@@ -8,7 +8,7 @@ use crate::{Batch, Interval, Noise, Result};
 
 pub(super) const UNIPC: SamplerInfo = SamplerInfo {
     name: "unipc",
-    order: "3",
+    order: "2 (3 without lower_order_final)",
     stochastic: false,
     evaluations: "1",
     grids: "any",
@@ -36,7 +36,7 @@ pub(super) const UNIPC_BH1: SamplerInfo = SamplerInfo {
 /// corrector   x'c = the same with one more term: r = 1, D = x0(x', t') - x0
 /// ```
 ///
-/// The first step is of order 1; with `lower_order_final` the last steps are of order 2 and 1. `a` is 1/2 for the predictor of order 2 and the
+/// The first step is of order 1; with `lower_order_final`, the default, the last steps are of order 2 and 1, which leaves the run at order 2 with a small constant. `a` is 1/2 for the predictor of order 2 and the
 /// corrector of order 1, which keeps their order. The corrected state is not evaluated again. A step from a level without signal is DDIM's.
 ///
 /// # Reference

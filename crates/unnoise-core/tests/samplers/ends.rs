@@ -84,7 +84,7 @@ fn runs_end_at_the_data() {
                     "ddpm, fixed large" => 1.5 * lost[1],
                     name if longest > if extrapolates(name) { LONG_WITH_NOISE } else { LONG } => continue,
                     // Euler's method in t, where the noise of some schedules falls exponentially.
-                    "flow-euler" | "euler-maruyama" => 10.0 * lost[1],
+                    "flow-euler" | "euler-maruyama" => (10.0 * lost[1]).min(0.5 * VARIANCE),
                     // The last step starts at 1 + 20 / 80 times the noise, and loses in proportion to its square.
                     "edm, churn 20" => 1.25f64.powi(2) * lost[1],
                     _ if mode.is_deterministic() => lost[0],
@@ -103,5 +103,5 @@ fn runs_end_at_the_data() {
             }
         }
     }
-    assert!(compared > 0 && failures.is_empty(), "{compared} compared, {} failures:\n{}", failures.len(), failures.join("\n"));
+    assert!(compared >= 7000 && failures.is_empty(), "{compared} compared, {} failures:\n{}", failures.len(), failures.join("\n"));
 }
