@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
 
-    /// The noise, .npy, [n, c, h, w], of unit variance for an image like the prior's own.
+    /// The noise, .npy, [n, c, h, w]. Of an image like the prior's own its variance tends to one with many steps; of few it is less.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
