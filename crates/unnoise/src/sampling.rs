@@ -196,11 +196,12 @@ pub fn draw(
     Ok(Drawing { x0: joined(&parts), evaluations })
 }
 
-/// The noise that `ddim` without clipping and with `eta = 0` makes `images` of: DDIM inversion, on a grid of `steps` steps, reversed. The same steps of `ddim` from it return the images with an error in proportion to a step's length.
+/// The noise that `ddim` without clipping and with `eta = 0` makes `images` of: DDIM inversion, on a grid of `steps` steps, reversed. The same
+/// steps of `ddim` from it return the images with an error in proportion to a step's length.
 ///
 /// `images` are `[n, c, h, w]`, in `[-1, 1]`, of which `batch` are inverted at a time; the noise is of that shape and, for images that the
-/// prior could have drawn, of unit variance in the limit of many steps: with 100 the digits prior's own have a root mean square of .8. `observer` is told the first image of the batch in work and its progress; when it breaks, the
-/// noise of the finished batches is returned.
+/// prior could have drawn, of unit variance in the limit of many steps. `observer` is told the first image of the batch in work and its
+/// progress; when it breaks, the noise of the finished batches is returned.
 ///
 /// # Errors
 /// Those of the grid and the network; `Stopped` if no batch was finished.

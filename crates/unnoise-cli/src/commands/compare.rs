@@ -142,7 +142,11 @@ fn sheet(comparison: &Comparison, config: &CompareConfig) -> unnoise::io::Pictur
                 let note = run.distance.map_or("stochastic".into(), |distance| format!("distance {distance:.3}"));
                 Cell::new(format!("{name} {:.0}", run.evaluations), strip(&run.images).view(), Range::Symmetric).with_note(note)
             }
-            None => Cell::new(name, nothing.view(), Range::Symmetric).with_note(lack(comparison, config, name, *budget)),
+            None => {
+                let had_its_turn = had_its_turn(comparison, config, name, *budget);
+                let note = if had_its_turn { format!("none within {budget}") } else { "not run".into() };
+                Cell::new(name, nothing.view(), Range::Symmetric).with_note(note)
+            }
         };
         rows.push(config.evaluations.iter().map(cell).collect());
     }
@@ -156,18 +160,14 @@ fn strip(images: &Batch) -> Array3<f64> {
     concatenate(Axis(2), &views).unwrap_or_default()
 }
 
-/// Why there is no run: its turn did not come, or the budget pays for none.
-fn lack(comparison: &Comparison, config: &CompareConfig, sampler: &str, budget: usize) -> String {
+/// Whether the turn of a run came before the comparison ended.
+fn had_its_turn(comparison: &Comparison, config: &CompareConfig, sampler: &str, budget: usize) -> bool {
     let turn = |sampler: &str, budget: usize| {
-        let place = |found: Option<usize>| found.unwrap_or(usize::MAX);
-        (
-            place(config.samplers.iter().position(|name| name == sampler)),
-            place(config.evaluations.iter().position(|b| *b == budget)),
-        )
+        let row = config.samplers.iter().position(|name| name == sampler);
+        row.zip(config.evaluations.iter().position(|other| *other == budget))
     };
-    let last = comparison.runs.last().map(|run| turn(run.sampler, run.budget));
-    let came = comparison.ended.is_none() || last.is_some_and(|last| turn(sampler, budget) < last);
-    if came { format!("none within {budget}") } else { "not run".into() }
+    let last = comparison.runs.last().and_then(|run| turn(run.sampler, run.budget));
+    comparison.ended.is_none() || turn(sampler, budget) < last
 }
 
 fn find<'a>(runs: &'a [Compared], sampler: &str, budget: usize) -> Option<&'a Compared> {
@@ -197,8 +197,8 @@ fn table(comparison: &Comparison, config: &CompareConfig) -> Result<String> {
         for budget in &config.evaluations {
             let distance = match find(&comparison.runs, name, *budget) {
                 Some(run) => run.distance.map_or("stochastic".into(), |distance| format!("{distance:.4}")),
-                None if lack(comparison, config, name, *budget) == "not run" => "not run".into(),
-                None => "-".into(),
+                None if had_its_turn(comparison, config, name, *budget) => "-".into(),
+                None => "not run".into(),
             };
             write!(text, "  {distance:>9}")?;
         }
