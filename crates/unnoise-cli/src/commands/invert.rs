@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use unnoise::core::Progress;
 use unnoise::io::{Array, Format, write_npy};
-use unnoise::{Prior, SampleGrid, invert};
+use unnoise::{SampleGrid, invert};
 
 use crate::args::{Common, Images};
 use crate::output::{check, count, report};
@@ -60,12 +60,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let device = args.common.open()?;
     let images = args.images.read()?;
     let (n, _, h, w) = images.dim();
-    let prior = match &args.model {
-        Some(directory) => Prior::load_for(directory, [h, w], &device)?,
-        None => Prior::digits(&device)?,
-    };
-    super::check_class(prior.network().unet().config(), prior.null_class(), args.class)?;
-    let prior = prior.with_label(args.class);
+    let prior = super::open_prior(args.model.as_deref(), [h, w], args.class, &device)?;
     let grid = args.grid.as_deref().map_or(Ok(SampleGrid::default()), SampleGrid::by_name)?;
     interrupt::catch()?;
     let started = Instant::now();

@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use ndarray::{Axis, Slice};
 use serde_json::json;
-use unnoise::Prior;
 use unnoise::core::{
     Counted, Denoiser, Dequantisation, Divergence, LikelihoodConfig, LogDensity, Streams, check_shape, log_density,
 };
@@ -73,13 +72,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let device = args.common.open()?;
     let x = args.images.read()?;
     let (n, _, h, w) = x.dim();
-    let prior = match &args.model {
-        Some(directory) => Prior::load_for(directory, [h, w], &device)?,
-        None => Prior::digits(&device)?,
-    };
+    let prior = super::open_prior(args.model.as_deref(), [h, w], args.class, &device)?;
     check_shape(&x, prior.shape(), "the images", "likelihood")?;
-    super::check_class(prior.network().unet().config(), prior.null_class(), args.class)?;
-    let prior = prior.with_label(args.class);
     let [sigma_min, sigma_max] = config.levels(prior.schedule())?;
     let (seed, dequantisation) = (args.common.seed(), Dequantisation::EIGHT_BITS);
     interrupt::catch()?;

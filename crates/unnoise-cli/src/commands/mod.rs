@@ -1,8 +1,10 @@
 //! One command a file: its options and what it does.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
-use unnoise::MeasuredImage;
-use unnoise::nn::{ClassEmbedding, UnetConfig};
+use unnoise::nn::{ClassEmbedding, Device, UnetConfig};
+use unnoise::{MeasuredImage, Prior};
 
 pub(crate) mod bench;
 pub(crate) mod compare;
@@ -27,6 +29,16 @@ fn warn_of_units(measured: &MeasuredImage) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The prior in a model directory, or the built-in one, for images of `sides`, under a class.
+fn open_prior(model: Option<&Path>, sides: [usize; 2], class: Option<usize>, device: &Device) -> Result<Prior> {
+    let prior = match model {
+        Some(directory) => Prior::load_for(directory, sides, device)?,
+        None => Prior::digits(device)?,
+    };
+    check_class(prior.network().unet().config(), prior.null_class(), class)?;
+    Ok(prior.with_label(class))
 }
 
 /// Refuses a class that the network does not have, and the lack of one that it needs; `null` is its class that stands for none.
