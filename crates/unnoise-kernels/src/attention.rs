@@ -1,8 +1,8 @@
 //! Attention of every pixel to every pixel, forward and backward, beside `[n, c, h, w]` convolutions without a transpose.
 //!
 //! The matrix of scores is never there as a whole: 16 pixels in the lanes meet the others block by block, with the running maximum and
-//! sum of their soft-max. Both backward passes compute the scores once more, so that one can be cut by queries and the other by keys,
-//! and neither adds what two tasks have summed.
+//! sum of their soft-max. The backward pass computes the scores once more, or twice where there are fewer heads than threads, so that no two tasks
+//! add to one sum.
 
 mod backward;
 mod blocks;
@@ -19,8 +19,8 @@ use crate::error::{Error, Result, check_lengths};
 ///
 /// # Reference
 /// A. Vaswani et al., Attention is all you need (2017), eq. 1, arXiv:1706.03762. The running soft-max and the backward pass from its saved
-/// logarithms: T. Dao et al., FlashAttention (2022), algorithms 1 and 4, arXiv:2205.14135; here the gradients by keys and values take a
-/// pass of their own.
+/// logarithms: T. Dao et al., FlashAttention (2022), algorithms 1 and 4, arXiv:2205.14135; here the gradient by the queries takes a
+/// pass of its own where a head is cut into tasks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
     /// Images.

@@ -9,7 +9,7 @@ use super::Attention;
 use crate::parts::Parts;
 use crate::product::{PIXELS, Panel, ROWS, product};
 use crate::scratch::grow;
-use crate::simd::Simd;
+use crate::simd::{LANES, Simd, lanes};
 
 /// Pixels of a block, a multiple of [`ROWS`]: the scores of 16 others stay in the first-level cache.
 pub(super) const BLOCK: usize = 96;
@@ -63,19 +63,19 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The pixels `at` in groups of six, `[group][channel][pixel]`; behind the last stands what stood there.
+    /// The pixels `at` times `scale` in groups of six, `[group][channel][pixel]`; behind the last stands what stood there.
     #[inline(always)]
-    pub(super) fn sixes(self, at: Range<usize>, out: &mut [[f32; ROWS]]) {
+    pub(super) fn sixes(self, at: Range<usize>, scale: f32, out: &mut [[f32; ROWS]]) {
         let width = self.numbers.len() / self.pixels;
         for (d, channel) in self.channels().enumerate() {
             let (sixes, rest) = channel[at.clone()].as_chunks::<ROWS>();
             let mut groups = out[d..].iter_mut().step_by(width);
             // The sixes first: a zip that ends takes one more of its first.
             for (six, out) in sixes.iter().zip(&mut groups) {
-                *out = *six;
+                *out = six.map(|v| v * scale);
             }
             if let Some(out) = groups.next() {
-                out[..rest.len()].copy_from_slice(rest);
+                out.iter_mut().zip(rest).for_each(|(out, v)| *out = v * scale);
             }
         }
     }
@@ -136,6 +136,22 @@ fn add_to<S: Simd, const N: usize>(s: S, lines: &[Line], weights: &[Panel], shri
     }
     for (sum, out) in sums.into_iter().zip(out) {
         out.store(s, sum);
+    }
+}
+
+/// The rows with their lanes as rows, from row `first` on, in panels of 16 of the former rows.
+#[inline(always)]
+pub(super) fn turn<S: Simd>(s: S, rows: &[Panel; BLOCK], first: usize, out: &mut [[Panel; BLOCK]; BLOCK / PIXELS]) {
+    for (rows, out) in rows.as_chunks::<PIXELS>().0.iter().zip(out) {
+        let Some(out) = out[first..].first_chunk_mut::<PIXELS>() else { return };
+        for (i, rows) in rows.as_chunks::<LANES>().0.iter().enumerate() {
+            for (j, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let turned = s.transpose(lanes!(s, k in LANES => s.load(&rows[k].0.as_chunks::<LANES>().0[j])));
+                for (v, out) in turned.into_iter().zip(out) {
+                    s.store(v, &mut out.0.as_chunks_mut::<LANES>().0[i]);
+                }
+            }
+        }
     }
 }
 
@@ -208,13 +224,23 @@ impl Operand {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<[Operand; 2]> = RefCell::default();
+    static SCRATCH: RefCell<[Operand; 3]> = RefCell::default();
+}
+
+/// The pixels of a task.
+fn step(shape: &Attention) -> usize {
+    let share = shape.n * shape.heads * shape.pixels / rayon::current_num_threads();
+    share.clamp(TASK / 4, TASK).next_multiple_of(PIXELS)
+}
+
+/// Whether [`tasks`] gives every head one task.
+pub(super) fn undivided(shape: &Attention) -> bool {
+    shape.pixels <= step(shape)
 }
 
 /// Runs a task for every head `i` of every image and some of its pixels: how many is not seen in the results.
-pub(super) fn tasks(shape: &Attention, task: impl Fn(usize, Range<usize>, &mut [Operand; 2]) + Sync) {
-    let share = shape.n * shape.heads * shape.pixels / rayon::current_num_threads();
-    let step = share.clamp(TASK / 4, TASK).next_multiple_of(PIXELS);
+pub(super) fn tasks(shape: &Attention, task: impl Fn(usize, Range<usize>, &mut [Operand; 3]) + Sync) {
+    let step = step(shape);
     let count = shape.pixels.div_ceil(step);
     let least = PRODUCTS.div_ceil(2 * step * shape.pixels * shape.width);
     (0..shape.n * shape.heads * count).into_par_iter().with_min_len(least).for_each(|i| {

@@ -27,7 +27,7 @@ struct Forward<'a> {
     queries: Range<usize>,
     out: &'a Parts<'a>,
     stats: Option<&'a Parts<'a>>,
-    scratch: &'a mut [Operand; 2],
+    scratch: &'a mut [Operand; 3],
 }
 
 impl Kernel for Forward<'_> {
@@ -42,7 +42,7 @@ impl Kernel for Forward<'_> {
         }
         let mut weights = [Panel::ZERO; BLOCK];
         for keys in cut(0..pixels, BLOCK) {
-            self.k.sixes(keys.clone(), sixes);
+            self.k.sixes(keys.clone(), 1.0, sixes);
             self.v.lines(keys.clone(), lines);
             for ((lanes, sums), running) in lanes.chunks_exact(width).zip(sums.chunks_exact_mut(width)).zip(&mut running) {
                 scores(s, sixes, lanes, &mut weights);
