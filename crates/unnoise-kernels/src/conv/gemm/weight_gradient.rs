@@ -15,11 +15,11 @@ use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 const PARTS: usize = 8;
 const SUMS: usize = 1 << 17;
 /// Pixels that are taken at once.
-const LINE: usize = 256;
+const LINE: usize = 512;
 /// Outputs and numbers of the window in one register block, and outputs whose lines stay in the first-level cache.
 const OUTPUTS: usize = 4;
 const NUMBERS: usize = 3;
-const BLOCK: usize = 16;
+const BLOCK: usize = 8;
 /// Numbers of the window in a task, at least.
 const SHARE: usize = 8 * NUMBERS;
 
