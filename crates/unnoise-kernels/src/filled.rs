@@ -9,7 +9,7 @@ use crate::{Attention, Conv2d, Epilogue, GroupNorm, Weight};
 ///
 /// # Safety
 /// `write` must read nothing before it has written it, and leave nothing unwritten when it succeeds.
-unsafe fn filled(sides: &[usize], at: &'static str, write: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<Vec<f32>> {
+pub(crate) unsafe fn filled(sides: &[usize], at: &'static str, write: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<Vec<f32>> {
     let length = sides.iter().try_fold(1usize, |product, side| product.checked_mul(*side));
     let too_large = || Error::Shape { what: "the result", expected: "small enough for the memory".into(), got: usize::MAX, at };
     let length = length.ok_or_else(too_large)?;

@@ -19,6 +19,7 @@ mod linear;
 mod parts;
 mod peak;
 mod product;
+mod resample;
 mod scratch;
 mod silu;
 mod simd;
@@ -31,6 +32,7 @@ pub use filled::{concat_channels, split_channels};
 pub use group_norm::GroupNorm;
 pub use linear::Linear;
 pub use peak::measured_peak_gflops;
+pub use resample::Resample2;
 pub use silu::{silu, silu_backward};
 pub use simd::force_portable;
 

@@ -1,6 +1,6 @@
 //! The portable path computes what the CPU's own instructions compute, up to rounding. One test, because the switch is for the process.
 
-use unnoise_kernels::{Attention, Conv2d, GroupNorm, Linear, force_portable, silu, silu_backward, sum_by_channel};
+use unnoise_kernels::{Attention, Conv2d, GroupNorm, Linear, Resample2, force_portable, silu, silu_backward, sum_by_channel};
 
 /// Numbers in [-1, 1) without a pattern.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -56,6 +56,12 @@ fn linear(layer: Linear) -> Vec<(&'static str, Vec<f32>)> {
     vec![("y", y)]
 }
 
+/// Both ways between two resolutions.
+fn resampling(shape: Resample2) -> Vec<(&'static str, Vec<f32>)> {
+    let (x, y) = (noise(shape.planes * shape.h * shape.w, 1), noise(shape.planes * shape.h * shape.w * 4, 2));
+    vec![("fine", shape.spread(&x, 0.7).unwrap()), ("coarse", shape.gather(&y, 0.7).unwrap())]
+}
+
 /// Compares what `everything` gives on both paths.
 fn compare<T: Copy + std::fmt::Debug>(everything: impl Fn(T) -> Vec<(&'static str, Vec<f32>)>, case: T) {
     let fast = everything(case);
@@ -82,4 +88,5 @@ fn the_portable_path_agrees_with_the_dispatched_one() {
         compare(attention, Attention { n: 2, heads: 2, width, pixels, scale: 0.5 });
     }
     compare(linear, Linear { rows: 5, c_in: 37, c_out: 9 });
+    compare(resampling, Resample2 { planes: 3, h: 4, w: 11 });
 }

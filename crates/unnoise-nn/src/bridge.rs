@@ -97,6 +97,16 @@ pub(crate) fn concat(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::fast_concat(a.into_dispatch(), b.into_dispatch()))
 }
 
+/// `factor` times every pixel of `[n, c, h, w]` at all four of `[n, c, 2 h, 2 w]`.
+pub(crate) fn spread2(x: Tensor<4>, factor: f64) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::fast_spread2(x.into_dispatch(), factor))
+}
+
+/// `factor` times the sum of every 2x2 square of `[n, c, 2 h, 2 w]`, `[n, c, h, w]`.
+pub(crate) fn gather2(y: Tensor<4>, factor: f64) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::fast_gather2(y.into_dispatch(), factor))
+}
+
 /// Attention of every pixel to every pixel; `q`, `k`, `v` and the result are `[n, c, pixels]`, head `i` owns `c / heads` channels.
 pub(crate) fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize) -> Tensor<3> {
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
@@ -199,6 +209,14 @@ pub(crate) trait Kernels: Backend {
     /// The first channels and the rest.
     fn fast_split(dy: FloatTensor<Self>, channels: usize) -> (FloatTensor<Self>, FloatTensor<Self>) {
         portable::split::<Self>(dy, channels)
+    }
+
+    fn fast_spread2(x: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
+        portable::spread2::<Self>(x, factor)
+    }
+
+    fn fast_gather2(y: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
+        portable::gather2::<Self>(y, factor)
     }
 
     fn fast_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {

@@ -4,6 +4,7 @@ mod attention;
 mod concat;
 mod convolution;
 mod linear;
+mod resampling;
 
 use std::marker::PhantomData;
 
@@ -104,6 +105,14 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
 
     fn fast_concat(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         concat::concat::<B, C>(a, b)
+    }
+
+    fn fast_spread2(x: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
+        resampling::spread2::<B, C>(x, factor)
+    }
+
+    fn fast_gather2(y: FloatTensor<Self>, factor: f64) -> FloatTensor<Self> {
+        resampling::gather2::<B, C>(y, factor)
     }
 
     fn fast_attention(q: FloatTensor<Self>, k: FloatTensor<Self>, v: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {

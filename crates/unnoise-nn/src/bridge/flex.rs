@@ -135,6 +135,29 @@ impl Kernels for Flex {
         (tensor(a, Shape::new([n, channels, h, w])), tensor(b, Shape::new([n, c - channels, h, w])))
     }
 
+    fn fast_spread2(x: FlexTensor, factor: f64) -> FlexTensor {
+        if !f32_only([&x]) {
+            return portable::spread2::<Self>(x, factor);
+        }
+        let _timer = Timer::start("resampling", 0.0);
+        let x = Floats::new(x);
+        let [n, c, h, w] = x.0.shape().dims();
+        let y = kernels::Resample2 { planes: n * c, h, w }.spread(x.numbers(), factor as f32).expect(SHAPES);
+        tensor(y, Shape::new([n, c, 2 * h, 2 * w]))
+    }
+
+    fn fast_gather2(y: FlexTensor, factor: f64) -> FlexTensor {
+        if !f32_only([&y]) {
+            return portable::gather2::<Self>(y, factor);
+        }
+        let _timer = Timer::start("resampling", 0.0);
+        let y = Floats::new(y);
+        let [n, c, h, w] = y.0.shape().dims();
+        let (h, w) = (h / 2, w / 2);
+        let x = kernels::Resample2 { planes: n * c, h, w }.gather(y.numbers(), factor as f32).expect(SHAPES);
+        tensor(x, Shape::new([n, c, h, w]))
+    }
+
     fn fast_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, heads: usize) -> FlexTensor {
         if !f32_only([&q, &k, &v]) {
             return portable::attention::<Self>(q, k, v, heads).0;

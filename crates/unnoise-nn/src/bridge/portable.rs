@@ -102,6 +102,22 @@ pub(super) fn split<B: Backend>(t: FloatTensor<B>, channels: usize) -> (FloatTen
     (part(t.clone(), 0, channels), part(t, channels, c))
 }
 
+/// `factor` times every pixel at all four of twice the sides.
+pub(super) fn spread2<B: Backend>(x: FloatTensor<B>, factor: f64) -> FloatTensor<B> {
+    let [n, c, h, w] = x.shape().dims();
+    let x = B::float_reshape(B::float_mul_scalar(x, factor.into()), Shape::new([n * c, h, 1, w, 1]));
+    let x = B::float_expand(x, Shape::new([n * c, h, 2, w, 2]));
+    B::float_reshape(x, Shape::new([n, c, 2 * h, 2 * w]))
+}
+
+/// `factor` times the sum of every 2x2 square.
+pub(super) fn gather2<B: Backend>(y: FloatTensor<B>, factor: f64) -> FloatTensor<B> {
+    let [n, c, h, w] = y.shape().dims();
+    let y = B::float_reshape(y, Shape::new([n * c, h / 2, 2, w / 2, 2]));
+    let sums = B::float_reshape([4, 2].into_iter().fold(y, B::float_sum_dim), Shape::new([n, c, h / 2, w / 2]));
+    B::float_mul_scalar(sums, factor.into())
+}
+
 pub(super) fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
     let outputs = bias.shape()[0];
     let product = B::float_matmul(x, B::float_transpose(weight));

@@ -1,5 +1,5 @@
 use burn::tensor::module;
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, Device, Distribution, activation};
 
 use super::*;
@@ -100,6 +100,20 @@ fn group_norm_and_silu_are_those_of_the_engine() {
         }
         let around = |f: fn(Tensor<3>) -> Tensor<3>| move |x: Tensor<3>, a: Tensor<3>, b: Tensor<3>| f(x * a) + b;
         agree("silu", ([3, 5, 7], [3, 5, 7], [1, 1, 7]), dtype, around(silu), around(activation::silu));
+    }
+}
+
+#[test]
+fn resampling_is_that_of_the_engine() {
+    for dtype in [DType::F32, DType::F64] {
+        // Up and down again, so that the result has the shape of the first.
+        let ours = |x: Tensor<4>, a: Tensor<4>, b: Tensor<4>| gather2(spread2(x, 1.0) * a, 0.25) + b;
+        let reference = |x: Tensor<4>, a: Tensor<4>, b: Tensor<4>| {
+            let up = InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]);
+            let down = AvgPoolOptions::new([2, 2]).with_stride([2, 2]);
+            module::avg_pool2d(module::interpolate(x, up) * a, down) + b
+        };
+        agree(&format!("{dtype:?}"), ([2, 3, 5, 9], [2, 3, 10, 18], [1, 3, 5, 9]), dtype, ours, reference);
     }
 }
 

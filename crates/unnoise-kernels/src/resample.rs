@@ -1,0 +1,147 @@
+//! Between two resolutions: every pixel becomes a square of four, and four become one.
+
+use rayon::prelude::*;
+
+use crate::error::{Result, check_lengths};
+use crate::filled::filled;
+use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
+
+/// So many numbers of the finer side are worth a thread's waking.
+const CHUNK: usize = 1 << 14;
+
+/// Planes whose sides are even, and the same at half the resolution.
+///
+/// With a factor of 1 [`spread`](Self::spread) is nearest-neighbour up-sampling, and [`gather`](Self::gather) its gradient; with 1/4 `gather` is
+/// the mean of every 2x2 square, and `spread` its gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Resample2 {
+    /// Planes: images times channels.
+    pub planes: usize,
+    /// Rows of the coarse side.
+    pub h: usize,
+    /// Columns of the coarse side.
+    pub w: usize,
+}
+
+impl Resample2 {
+    /// `y[2 i + a, 2 j + b] = factor x[i, j]` for `a, b` in `{0, 1}`: from `x [planes, h, w]` to a new `y [planes, 2 h, 2 w]`.
+    ///
+    /// # Errors
+    /// Where `x` does not have its length, or the memory does not suffice.
+    pub fn spread(&self, x: &[f32], factor: f32) -> Result<Vec<f32>> {
+        let (at, Self { planes, h, w }) = ("Resample2::spread", *self);
+        check_lengths(at, &[("x", x.len(), planes * h * w)])?;
+        let write = |y: &mut [f32]| {
+            // Two rows of `y` a row of `x`.
+            let rows = y.par_chunks_exact_mut((4 * w).max(1)).zip(x.par_chunks_exact(w.max(1)));
+            rows.with_min_len(CHUNK.div_ceil(4 * w.max(1))).for_each(|(y, x)| dispatch(Spread { x, factor, y }));
+            Ok(())
+        };
+        // SAFETY: every row of `x` writes its two rows of `y`, whole, and none is read.
+        unsafe { filled(&[planes, 4, h, w], at, write) }
+    }
+
+    /// `x[i, j] = factor sum over a, b in {0, 1} of y[2 i + a, 2 j + b]`: from `y [planes, 2 h, 2 w]` to a new `x [planes, h, w]`.
+    ///
+    /// # Errors
+    /// Where `y` does not have its length, or the memory does not suffice.
+    pub fn gather(&self, y: &[f32], factor: f32) -> Result<Vec<f32>> {
+        let (at, Self { planes, h, w }) = ("Resample2::gather", *self);
+        check_lengths(at, &[("y", y.len(), planes * h * w * 4)])?;
+        let write = |x: &mut [f32]| {
+            let rows = x.par_chunks_exact_mut(w.max(1)).zip(y.par_chunks_exact((4 * w).max(1)));
+            rows.with_min_len(CHUNK.div_ceil(4 * w.max(1))).for_each(|(x, y)| dispatch(Gather { y, factor, x }));
+            Ok(())
+        };
+        // SAFETY: every two rows of `y` write their row of `x`, whole, and none is read.
+        unsafe { filled(&[planes, h, w], at, write) }
+    }
+}
+
+/// A row to two rows of twice the length, one behind the other.
+struct Spread<'a> {
+    x: &'a [f32],
+    factor: f32,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Spread<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (upper, lower) = self.y.split_at_mut(2 * self.x.len());
+        let (pairs, _) = upper.as_chunks_mut::<2>();
+        for (x, y) in self.x.chunks(LANES).zip(pairs.chunks_mut(LANES)) {
+            let mut scaled = [0.0; LANES];
+            s.store(s.mul(s.load_part(x), s.splat(self.factor)), &mut scaled);
+            for (y, v) in y.iter_mut().zip(scaled) {
+                *y = [v, v];
+            }
+        }
+        lower.copy_from_slice(upper);
+    }
+}
+
+/// Two rows, one behind the other, to a row of half the length.
+struct Gather<'a> {
+    y: &'a [f32],
+    factor: f32,
+    x: &'a mut [f32],
+}
+
+impl Kernel for Gather<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (upper, lower) = self.y.split_at(2 * self.x.len());
+        let (upper, lower) = (upper.as_chunks::<2>().0, lower.as_chunks::<2>().0);
+        for ((x, upper), lower) in self.x.chunks_mut(LANES).zip(upper.chunks(LANES)).zip(lower.chunks(LANES)) {
+            let mut squares = [[0.0; LANES]; 4];
+            for (j, (upper, lower)) in upper.iter().zip(lower).enumerate() {
+                [squares[0][j], squares[1][j]] = *upper;
+                [squares[2][j], squares[3][j]] = *lower;
+            }
+            let [a, b, c, d] = lanes!(s, i in 4 => s.load(&squares[i]));
+            s.store_part(s.mul(s.add(s.add(a, b), s.add(c, d)), s.splat(self.factor)), x);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::check::{Close, normal};
+
+    proptest! {
+        #[test]
+        fn both_are_those_of_the_definition((planes, h, w) in (0..4usize, 1..9usize, 1..40usize), seed in 0..1000u64) {
+            let shape = Resample2 { planes, h, w };
+            let (x, y) = (normal(planes * h * w, seed, 1.0), normal(planes * h * w * 4, seed + 1, 1.0));
+            let fine = |i: usize| (i / (4 * h * w), i / (2 * w) % (2 * h), i % (2 * w));
+            let spread = shape.spread(&x, 0.75).unwrap();
+            for (i, v) in spread.iter().enumerate() {
+                let (plane, row, column) = fine(i);
+                assert_eq!(*v, 0.75 * x[(plane * h + row / 2) * w + column / 2]);
+            }
+            let mut sums = vec![0.0; x.len()];
+            for (i, v) in y.iter().enumerate() {
+                let (plane, row, column) = fine(i);
+                sums[(plane * h + row / 2) * w + column / 2] += 0.25 * f64::from(*v);
+            }
+            // Three additions of numbers of size two, where all may come out small.
+            Close::new("means", 1e-6).of_at_least(0.5).check(&shape.gather(&y, 0.25).unwrap(), sums);
+        }
+    }
+
+    #[test]
+    fn a_wrong_length_is_an_error() {
+        let shape = Resample2 { planes: 2, h: 3, w: 5 };
+        let error = shape.spread(&[0.0; 29], 1.0).unwrap_err();
+        assert_eq!(error.to_string(), "Resample2::spread: x must hold 30 numbers, got 29");
+        let error = shape.gather(&[0.0; 30], 1.0).unwrap_err();
+        assert_eq!(error.to_string(), "Resample2::gather: y must hold 120 numbers, got 30");
+        assert_eq!(Resample2 { planes: 1, h: 0, w: 0 }.spread(&[], 1.0).unwrap(), []);
+    }
+}
