@@ -38,3 +38,5 @@ pub use simd::force_portable;
 
 #[cfg(test)]
 mod check;
+#[cfg(test)]
+mod speed;
