@@ -70,16 +70,26 @@ impl Kernel for Spread<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (upper, lower) = self.y.split_at_mut(2 * self.x.len());
-        let (pairs, _) = upper.as_chunks_mut::<2>();
-        for (x, y) in self.x.chunks(LANES).zip(pairs.chunks_mut(LANES)) {
-            let mut scaled = [0.0; LANES];
-            s.store(s.mul(s.load_part(x), s.splat(self.factor)), &mut scaled);
-            for (y, v) in y.iter_mut().zip(scaled) {
-                *y = [v, v];
-            }
+        let ((x, x_rest), (y, y_rest)) = (self.x.as_chunks::<LANES>(), upper.as_chunks_mut::<2>().0.as_chunks_mut::<LANES>());
+        for (x, y) in x.iter().zip(y) {
+            *y = pairs(s, x, self.factor);
         }
+        let pairs = pairs(s, x_rest, self.factor);
+        y_rest.copy_from_slice(&pairs[..y_rest.len()]);
         lower.copy_from_slice(upper);
     }
+}
+
+/// At most eight numbers times `factor`, each twice.
+#[inline(always)]
+fn pairs<S: Simd>(s: S, x: &[f32], factor: f32) -> [[f32; 2]; LANES] {
+    let mut scaled = [0.0; LANES];
+    s.store(s.mul(s.load_part(x), s.splat(factor)), &mut scaled);
+    let mut pairs = [[0.0; 2]; LANES];
+    for (pair, v) in pairs.iter_mut().zip(scaled) {
+        *pair = [v; 2];
+    }
+    pairs
 }
 
 /// Two rows, one behind the other, to a row of half the length.
@@ -94,17 +104,29 @@ impl Kernel for Gather<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (upper, lower) = self.y.split_at(2 * self.x.len());
-        let (upper, lower) = (upper.as_chunks::<2>().0, lower.as_chunks::<2>().0);
-        for ((x, upper), lower) in self.x.chunks_mut(LANES).zip(upper.chunks(LANES)).zip(lower.chunks(LANES)) {
-            let mut squares = [[0.0; LANES]; 4];
-            for (j, (upper, lower)) in upper.iter().zip(lower).enumerate() {
-                [squares[0][j], squares[1][j]] = *upper;
-                [squares[2][j], squares[3][j]] = *lower;
-            }
-            let [a, b, c, d] = lanes!(s, i in 4 => s.load(&squares[i]));
-            s.store_part(s.mul(s.add(s.add(a, b), s.add(c, d)), s.splat(self.factor)), x);
+        let ((upper, upper_rest), (lower, lower_rest)) =
+            (upper.as_chunks::<2>().0.as_chunks::<LANES>(), lower.as_chunks::<2>().0.as_chunks::<LANES>());
+        let (x, x_rest) = self.x.as_chunks_mut::<LANES>();
+        for ((x, upper), lower) in x.iter_mut().zip(upper).zip(lower) {
+            s.store(squares(s, upper, lower, self.factor), x);
         }
+        let mut rest = [[[0.0; 2]; LANES]; 2];
+        rest[0][..x_rest.len()].copy_from_slice(upper_rest);
+        rest[1][..x_rest.len()].copy_from_slice(lower_rest);
+        s.store_part(squares(s, &rest[0], &rest[1], self.factor), x_rest);
     }
+}
+
+/// `factor` times the sums of eight squares.
+#[inline(always)]
+fn squares<S: Simd>(s: S, upper: &[[f32; 2]; LANES], lower: &[[f32; 2]; LANES], factor: f32) -> S::V {
+    let mut corners = [[0.0; LANES]; 4];
+    for j in 0..LANES {
+        [corners[0][j], corners[1][j]] = upper[j];
+        [corners[2][j], corners[3][j]] = lower[j];
+    }
+    let [a, b, c, d] = lanes!(s, i in 4 => s.load(&corners[i]));
+    s.mul(s.add(s.add(a, b), s.add(c, d)), s.splat(factor))
 }
 
 #[cfg(test)]
