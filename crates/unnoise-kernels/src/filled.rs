@@ -46,6 +46,16 @@ impl Conv2d {
         // SAFETY: `backward_input` stores every sum; where it scatters, it fills with zeros first.
         unsafe { filled(&sides, "Conv2d::input_gradient", |dx| self.backward_input(weight, dy, dx)) }
     }
+
+    /// [`backward_weight`](Self::backward_weight) into a new array.
+    ///
+    /// # Errors
+    /// As for `output`.
+    pub fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Result<Vec<f32>> {
+        let sides = [self.c_out, self.c_in, self.kernel, self.kernel];
+        // SAFETY: `backward_weight` stores every sum; where it adds up in place, it fills with zeros first.
+        unsafe { filled(&sides, "Conv2d::weight_gradient", |dw| self.backward_weight(x, dy, dw)) }
+    }
 }
 
 impl GroupNorm {
@@ -81,6 +91,26 @@ impl Attention {
         let sides = [self.n, self.heads, self.width, self.pixels];
         // SAFETY: `forward` stores every number, and only stores.
         unsafe { filled(&sides, "Attention::output", |out| self.forward(q, k, v, out, stats)) }
+    }
+
+    /// [`backward`](Self::backward) into new arrays, `[dq, dk, dv]`.
+    ///
+    /// # Errors
+    /// As for `output`.
+    pub fn gradients(&self, [q, k, v]: [&[f32]; 3], out: &[f32], stats: &[f32], dout: &[f32]) -> Result<[Vec<f32>; 3]> {
+        let (sides, at) = ([self.n, self.heads, self.width, self.pixels], "Attention::gradients");
+        let [mut dk, mut dv] = [(); 2].map(|()| Vec::new());
+        // SAFETY: `backward` stores every number of all three, and only stores.
+        let dq = unsafe {
+            filled(&sides, at, |dq| {
+                dk = filled(&sides, at, |dk| {
+                    dv = filled(&sides, at, |dv| self.backward(q, k, v, out, stats, dout, dq, dk, dv))?;
+                    Ok(())
+                })?;
+                Ok(())
+            })?
+        };
+        Ok([dq, dk, dv])
     }
 }
 

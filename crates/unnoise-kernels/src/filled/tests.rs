@@ -16,6 +16,9 @@ fn new_arrays_hold_what_the_kernels_write() {
             conv.backward_input(&weight, &dy, &mut dx).unwrap();
             assert_eq!(conv.output(&x, &weight, None).unwrap(), y, "{conv:?}");
             assert_eq!(conv.input_gradient(&weight, &dy).unwrap(), dx, "{conv:?}");
+            let mut dw = vec![0.0; weight.len()];
+            conv.backward_weight(&x, &dy, &mut dw).unwrap();
+            assert_eq!(conv.weight_gradient(&x, &dy).unwrap(), dw, "{conv:?}");
         }
     }
     for (channels, pixels, silu) in [(12, 35, true), (8, 1, false), (32, 1024, true)] {
@@ -34,6 +37,11 @@ fn new_arrays_hold_what_the_kernels_write() {
         let mut out = vec![0.0; q.len()];
         attention.forward(&q, &k, &v, &mut out, None).unwrap();
         assert_eq!(attention.output(&q, &k, &v, None).unwrap(), out);
+        let mut stats = vec![0.0; 4 * pixels];
+        attention.forward(&q, &k, &v, &mut out, Some(&mut stats)).unwrap();
+        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; q.len()]);
+        attention.backward(&q, &k, &v, &out, &stats, &k, &mut dq, &mut dk, &mut dv).unwrap();
+        assert_eq!(attention.gradients([&q, &k, &v], &out, &stats, &k).unwrap(), [dq, dk, dv]);
     }
 }
 

@@ -84,9 +84,7 @@ impl Kernels for Flex {
             flops(&shape),
         );
         let [x, dy] = [x, dy].map(Floats::new);
-        let mut dw = vec![0.0; weight.iter().product()];
-        shape.backward_weight(x.numbers(), dy.numbers(), &mut dw).expect(SHAPES);
-        tensor(dw, Shape::new(weight))
+        tensor(shape.weight_gradient(x.numbers(), dy.numbers()).expect(SHAPES), Shape::new(weight))
     }
 
     fn fast_sum_by_channel(dy: FlexTensor) -> FlexTensor {
@@ -190,9 +188,8 @@ impl Kernels for Flex {
         let shape = attention_shape(&q.shape(), heads);
         let _timer = Timer::start("attention gradient", 2.5 * attention_flops(&shape));
         let [q, k, v, out, sums, dout] = [q, k, v, out, sums, dout].map(Floats::new);
-        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; q.numbers().len()]);
-        let [of_q, of_k, of_v, of_out, of_sums, of_dout] = [&q, &k, &v, &out, &sums, &dout].map(Floats::numbers);
-        shape.backward(of_q, of_k, of_v, of_out, of_sums, of_dout, &mut dq, &mut dk, &mut dv).expect(SHAPES);
+        let images = [&q, &k, &v].map(Floats::numbers);
+        let [dq, dk, dv] = shape.gradients(images, out.numbers(), sums.numbers(), dout.numbers()).expect(SHAPES);
         let [dq, dk, dv] = [dq, dk, dv].map(|gradient| tensor(gradient, q.0.shape()));
         (dq, dk, dv)
     }
