@@ -11,7 +11,7 @@ use crate::parts::Parts;
 use crate::scratch::grow;
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
-/// How many sums over the images there are, at most, and how many numbers they take together.
+/// How many sums over the images there are, at most, and about how many numbers they take together.
 const PARTS: usize = 8;
 const SUMS: usize = 1 << 17;
 /// Pixels that are taken at once.
@@ -43,7 +43,8 @@ thread_local! {
 pub(in crate::conv) fn weight_gradient(conv: &Conv2d, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let windows = Windows::forward(conv);
     let (size, length) = (windows.size(), dw.len());
-    let parts = (SUMS / length).clamp(1, PARTS).min(conv.n.max(1));
+    // Powers of two, which two or four threads share evenly.
+    let parts = (SUMS / length).clamp(1, PARTS).next_power_of_two().min(1 << conv.n.max(1).ilog2());
     // How many tasks share a part does not show in the result.
     let shares = (4 * rayon::current_num_threads()).div_ceil(parts).min(size.div_ceil(SHARE));
     let mut more = vec![0.0; (parts - 1) * length];

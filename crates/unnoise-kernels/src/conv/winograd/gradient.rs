@@ -17,7 +17,7 @@ use crate::parts::Parts;
 use crate::scratch::{Line, Scratch};
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
-/// How many sums there are over the tiles, at most, and how many lines they take together: few enough for the second-level cache.
+/// How many sums there are over the tiles, at most, and about how many lines they take together: few enough for the second-level cache.
 const PARTS: usize = 8;
 const SUMS: usize = 1 << 16;
 /// Tiles of one sum, at least: what a sum saves in waiting, it costs in adding.
@@ -40,7 +40,9 @@ fn weight_gradient_by<T: Tile<M, A>, const M: usize, const A: usize>(shape: Shap
     // `[point][input block][output]`.
     let point = Layout::apart(blocks_in * blocks_out * BLOCK);
     let lines = A * A * point;
-    let parts = (SUMS / lines).min(rows * across / PART_TILES).clamp(1, PARTS);
+    // Powers of two, which two or four threads share evenly.
+    let most = (rows * across / PART_TILES).max(1);
+    let parts = (SUMS / lines).clamp(1, PARTS).next_power_of_two().min(1 << most.ilog2());
     let shared = parts < rayon::current_num_threads();
     let step = (if shared { TASK_TILES.1 } else { TASK_TILES.0 } / across).max(1);
     let (x, dy) = (
