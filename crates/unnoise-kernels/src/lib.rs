@@ -1,7 +1,7 @@
 //! CPU kernels on `f32` slices: what a diffusion U-Net spends its time in, forward and backward.
 //!
 //! Every function is safe, checks its slices' lengths at the door and then runs on the widest instruction set that the CPU has
-//! (AVX2 with FMA, else portable code that the compiler vectorises), on rayon's current thread pool. Arrays are contiguous,
+//! (AVX2 with FMA, NEON, else portable code that the compiler vectorises), on rayon's current thread pool. Arrays are contiguous,
 //! images are `[n, c, h, w]`.
 //!
 //! # Reproducibility

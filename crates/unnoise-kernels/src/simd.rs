@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -157,6 +159,10 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     if let (false, Some(avx2)) = (PORTABLE_ONLY.load(Ordering::Relaxed), Avx2::detect()) {
         return avx2.enter(kernel);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if !PORTABLE_ONLY.load(Ordering::Relaxed) {
+        return kernel.run(neon::Neon);
     }
     kernel.run(Portable)
 }
