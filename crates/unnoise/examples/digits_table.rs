@@ -8,7 +8,8 @@
 //!
 //! `DATA` is the folder that `tools/fetch_digits.py` makes; a method's name behind it leaves the others out, and a number of steps behind that, with
 //! settings as JSON behind them, replaces those that were tuned for 100 evaluations. On the prior's own images only the
-//! method can be wrong, not the prior. `--model DIR` takes another prior than the built-in one. The table is Markdown on stdout; progress goes to stderr.
+//! method can be wrong, not the prior. `--model DIR` takes another prior than the built-in one, `--task NAME` one task of the four (`box`, `sr4`,
+//! `gaussian`, `motion`). The table is Markdown on stdout, a row as soon as it is known.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -25,33 +26,47 @@ use unnoise::nn::open_device;
 use unnoise::{GridKind, MeasuredImage, Prior, ReconstructConfig, Result, reconstruct, to_unit};
 
 const SIGMA_Y: f64 = 0.05;
-const TASKS: [(&str, &str); 2] = [("box inpainting", "box:12"), ("4x super-resolution", "downsample:4,kernel=bicubic")];
 /// Held-out digits of the table.
-const DIGITS: usize = 20;
+const DIGITS: usize = 50;
 /// Samples of each: their range is a 90 % interval.
 const SAMPLES: usize = 19;
 /// Training digits that settings are tuned on, with 6 samples each.
-const TUNING_DIGITS: usize = 4;
+const TUNING_DIGITS: usize = 12;
 /// Posterior means and vector-Jacobian products of a sample, together and at most.
 const EVALUATIONS: usize = 100;
 
-/// A method with the settings that were tuned for each task: those with the lowest CRPS on training digits, as `tune` printed them.
-struct Row {
-    method: &'static str,
-    settings: [Value; 2],
+/// What is measured.
+struct Task {
+    /// What `--task` calls it.
+    name: &'static str,
+    title: &'static str,
+    operator: &'static str,
+    /// The weight of total variation, in the model's units, with the best PSNR on training digits.
+    total_variation: f64,
+    /// The methods, each with the settings that have the lowest CRPS on training digits: what `tune` printed.
+    methods: [(&'static str, Value); 6],
 }
 
-fn rows() -> Vec<Row> {
-    vec![
-        Row { method: "ddnm-plus", settings: [json!({ "eta": 0.85 }), json!({ "eta": 0.85 })] },
-        Row { method: "diffpir", settings: [json!({ "lambda": 7.0, "zeta": 1.0 }), json!({ "lambda": 2.0, "zeta": 1.0 })] },
-        Row { method: "pigdm", settings: [json!({ "prior_variance": 1.0 }), json!({ "prior_variance": 1.0 })] },
-        Row { method: "dps", settings: [json!({ "zeta": 0.1 }), json!({ "zeta": 0.3 })] },
-        Row { method: "tds", settings: [json!({ "particles": 2 }), json!({ "particles": 4 })] },
-        Row {
-            method: "mmps",
-            settings: [0, 1].map(|_| json!({ "eta": 1.0, "max_iterations": 3, "sampler": "ddim", "tolerance": 0.05 })),
-        },
+fn tasks() -> [Task; 4] {
+    let task = |name, title, operator, total_variation, [eta, lambda, prior_variance, zeta]: [f64; 4]| Task {
+        name,
+        title,
+        operator,
+        total_variation,
+        methods: [
+            ("ddnm-plus", json!({ "eta": eta })),
+            ("diffpir", json!({ "lambda": lambda, "zeta": 1.0 })),
+            ("pigdm", json!({ "prior_variance": prior_variance })),
+            ("dps", json!({ "zeta": zeta })),
+            ("tds", json!({ "particles": 2 })),
+            ("mmps", json!({ "eta": 1.0, "max_iterations": 3, "sampler": "ddim", "tolerance": 0.05 })),
+        ],
+    };
+    [
+        task("box", "Box inpainting", "box:12", 0.003, [1.0, 7.0, 0.3, 0.1]),
+        task("sr4", "4x super-resolution", "downsample:4,kernel=bicubic", 0.003, [0.85, 0.5, 0.3, 0.3]),
+        task("gaussian", "Gaussian blur", "blur:gaussian,sigma=2", 0.003, [1.0, 2.0, 0.3, 0.3]),
+        task("motion", "Motion blur", "blur:motion,length=9,angle=30", 0.01, [1.0, 2.0, 0.3, 0.3]),
     ]
 }
 
@@ -61,8 +76,8 @@ fn candidates(method: &str) -> Vec<Value> {
     match method {
         "mmps" => [1, 3].map(|n| json!({ "max_iterations": n, "tolerance": 0.05, "sampler": "ddim", "eta": 1.0 })).to_vec(),
         "tds" => [2, 4].map(|p| json!({ "particles": p })).to_vec(),
-        "pigdm" => of("prior_variance", &[0.1, 0.3, 1.0]),
-        "dps" => of("zeta", &[0.1, 0.3, 1.0]),
+        "pigdm" => of("prior_variance", &[0.1, 0.3, 1.0, 3.0]),
+        "dps" => of("zeta", &[0.03, 0.1, 0.3, 1.0]),
         "ddnm-plus" => of("eta", &[0.5, 0.85, 1.0]),
         _ => [0.1, 0.5, 2.0, 7.0, 20.0].map(|l| json!({ "lambda": l, "zeta": 1.0 })).to_vec(),
     }
@@ -183,21 +198,21 @@ fn coverage(ranks: &[Ranks], lower: usize, upper: usize) -> String {
     format!("{:.1} +- {error:.1}", pooled(None))
 }
 
-fn tune(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
+fn tune(prior: &Prior, tasks: &[Task], data: &Path, only: Option<&str>) -> Result<()> {
     let images = digits(data, "train.npz", TUNING_DIGITS, 5)?;
     println!("| task | method | settings | CRPS | PSNR | chi-square | s |\n|---|---|---|---|---|---|---|");
-    for (task, spec) in TASKS {
-        for Row { method, .. } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
+    for Task { name, operator, methods, .. } in tasks {
+        for (method, _) in methods.iter().filter(|(method, _)| only.is_none_or(|only| only == *method)) {
             for settings in candidates(method) {
-                let s = score(prior, spec, (method, &settings, steps(method, &settings)), &images, 6, &mut Vec::new())?;
+                let s = score(prior, operator, (method, &settings, steps(method, &settings)), &images, 6, &mut Vec::new())?;
                 println!(
-                    "| {task} | {method} | `{settings}` | {:.4} | {:.2} | {:.2} | {:.2} |",
+                    "| {name} | {method} | `{settings}` | {:.4} | {:.2} | {:.2} | {:.2} |",
                     s.crps, s.psnr, s.chi_square, s.seconds
                 );
             }
         }
         for weight in WEIGHTS {
-            println!("| {task} | total variation | `{weight}` | | {:.2} | | |", baseline(spec, &images, Some(weight))?.psnr);
+            println!("| {name} | total variation | `{weight}` | | {:.2} | | |", baseline(operator, &images, Some(weight))?.psnr);
         }
     }
     Ok(())
@@ -205,8 +220,6 @@ fn tune(prior: &Prior, data: &Path, only: Option<&str>) -> Result<()> {
 
 /// The weights of total variation that `tune` tries, in the model's units.
 const WEIGHTS: [f64; 5] = [0.0003, 0.001, 0.003, 0.01, 0.03];
-/// The best of them for each task.
-const TUNED_WEIGHTS: [f64; 2] = [0.003, 0.003];
 
 /// The pseudo-inverse, or total variation with a weight.
 fn baseline(spec: &str, images: &[Batch], weight: Option<f64>) -> Result<Scores> {
@@ -230,23 +243,23 @@ fn baseline(spec: &str, images: &[Batch], weight: Option<f64>) -> Result<Scores>
     Ok(scores)
 }
 
-fn table(prior: &Prior, data: &Path, only: Option<&str>, instead: Option<(usize, Option<Value>)>) -> Result<()> {
+fn table(prior: &Prior, tasks: &[Task], data: &Path, only: Option<&str>, instead: Option<(usize, Option<Value>)>) -> Result<()> {
     let images = match data.to_str() {
         Some("prior") => drawn(prior, DIGITS, 6)?,
         _ => digits(data, "test.npz", DIGITS, 6)?,
     };
-    for (t, (task, spec)) in TASKS.into_iter().enumerate() {
-        println!("\n### {task}: `{spec}`, sigma_y {SIGMA_Y}\n");
+    for Task { title, operator, total_variation, methods, .. } in tasks {
+        println!("\n### {title}: `{operator}`, sigma_y {SIGMA_Y}\n");
         println!("| method | settings | evaluations | s | PSNR | SSIM | chi-square | CRPS | 90 % | 50 % | pixels |");
         println!("|---|---|---|---|---|---|---|---|---|---|---|");
         let mut notes = String::new();
-        for Row { method, settings } in rows().into_iter().filter(|row| only.is_none_or(|only| only == row.method)) {
-            let (settings, mut ranks) = (&settings[t], Vec::new());
+        for (method, settings) in methods.iter().filter(|(method, _)| only.is_none_or(|only| only == *method)) {
+            let mut ranks = Vec::new();
             let (steps, settings) = match &instead {
                 None => (steps(method, settings), settings),
                 Some((steps, given)) => (*steps, given.as_ref().unwrap_or(settings)),
             };
-            let s = score(prior, spec, (method, settings, steps), &images, SAMPLES, &mut ranks)?;
+            let s = score(prior, operator, (method, settings, steps), &images, SAMPLES, &mut ranks)?;
             let (wide, narrow) = (coverage(&ranks, 1, SAMPLES), coverage(&ranks, 5, 15));
             let share = ranks.iter().map(Ranks::share).sum::<f64>() / ranks.len() as f64;
             println!(
@@ -269,8 +282,8 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>, instead: Option<(usize,
                     &format!("\n`{method}`: {share:.0} % of its solves ended above their tolerance, the worst at {worst:.2}.\n");
             }
         }
-        for (name, weight) in [("pseudo-inverse", None), ("total variation", Some(TUNED_WEIGHTS[t]))] {
-            let s = baseline(spec, &images, weight)?;
+        for (name, weight) in [("pseudo-inverse", None), ("total variation", Some(*total_variation))] {
+            let s = baseline(operator, &images, weight)?;
             let settings = weight.map_or(String::new(), |w| format!("weight {w}"));
             println!("| {name} | {settings} | | {:.2} | {:.2} | {:.3} | {:.2} | | | | |", s.seconds, s.psnr, s.ssim, s.chi_square);
         }
@@ -279,15 +292,21 @@ fn table(prior: &Prior, data: &Path, only: Option<&str>, instead: Option<(usize,
     Ok(())
 }
 
+/// Takes `name` and the word behind it out of the arguments.
+fn option(arguments: &mut Vec<String>, name: &str) -> Option<String> {
+    let at = arguments.iter().position(|word| word == name).filter(|at| at + 1 < arguments.len())?;
+    arguments.drain(at..at + 2).nth(1)
+}
+
 fn main() -> Result<()> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let device = open_device("cpu")?;
-    let prior = match arguments.iter().position(|word| word == "--model") {
-        Some(at) if at + 1 < arguments.len() => {
-            Prior::load(Path::new(&arguments.drain(at..at + 2).collect::<Vec<_>>()[1]), &device)?
-        }
-        _ => Prior::digits(&device)?,
+    let prior = match option(&mut arguments, "--model") {
+        Some(folder) => Prior::load(Path::new(&folder), &device)?,
+        None => Prior::digits(&device)?,
     };
+    let task = option(&mut arguments, "--task");
+    let tasks: Vec<Task> = tasks().into_iter().filter(|t| task.as_deref().is_none_or(|task| task == t.name)).collect();
     let word = |i: usize| arguments.get(i).map(String::as_str);
     let (mode, data, only) = (word(0).unwrap_or(""), Path::new(word(1).unwrap_or("")), word(2));
     let settings = word(4).map(serde_json::from_str).transpose();
@@ -297,11 +316,11 @@ fn main() -> Result<()> {
     };
     let instead = steps.map(|steps| (steps, settings));
     match mode {
-        "tune" if word(1).is_some() => tune(&prior, data, only),
-        "table" if word(1).is_some() => table(&prior, data, only, instead),
+        "tune" if word(1).is_some() && !tasks.is_empty() => tune(&prior, &tasks, data, only),
+        "table" if word(1).is_some() && !tasks.is_empty() => table(&prior, &tasks, data, only, instead),
         _ => {
             eprintln!(
-                "usage: digits_table tune DATA [METHOD], digits_table table DATA|prior [METHOD [STEPS [SETTINGS]]]; [--model DIR]"
+                "usage: digits_table tune DATA [METHOD], digits_table table DATA|prior [METHOD [STEPS [SETTINGS]]]; [--model DIR] [--task box|sr4|gaussian|motion]"
             );
             std::process::exit(2)
         }
