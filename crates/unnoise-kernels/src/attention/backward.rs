@@ -110,7 +110,9 @@ impl<const QUERIES: bool> Kernel for Gradient<'_, QUERIES> {
             if !QUERIES {
                 self.rows[1].lines(block.clone(), b.lines);
             }
-            c.sums.fill(Panel::ZERO);
+            if self.of_rows.is_some() {
+                c.sums.fill(Panel::ZERO);
+            }
             let sums = a.sums.chunks_mut(BLOCK / PIXELS * width).zip(b.sums.chunks_mut(BLOCK / PIXELS * width));
             let lanes = a.lanes.chunks(BLOCK / PIXELS * width).zip(b.lanes.chunks(BLOCK / PIXELS * width));
             for (at, ((a_lanes, b_lanes), (a_sums, b_sums))) in cut(self.at.clone(), BLOCK).zip(lanes.zip(sums)) {

@@ -16,14 +16,14 @@ macro_rules! neon {
     ($e:expr) => {{
         #[allow(unused_unsafe, reason = "most intrinsics are safe where the target has their instructions")]
         // SAFETY: the target's baseline has NEON, and the intrinsics below need no more. Those that take a pointer read or write four floats, and
-        // their pointers come from references to eight, of which they are the first or the fourth.
+        // their pointers come from references to eight, of which those are the first or the last four.
         unsafe {
             $e
         }
     }};
 }
 
-/// The four lanes of each half.
+/// Both halves. Closures may touch these lanes: the instructions are the target's, not those of one function.
 #[inline(always)]
 fn halves(f: impl Fn(usize) -> float32x4_t) -> V {
     [f(0), f(1)]
