@@ -8,7 +8,7 @@ mod backward;
 mod blocks;
 mod forward;
 
-use crate::error::{Error, Result, check_lengths};
+use crate::error::{Error, Result, check_lengths, size};
 
 /// The shape of an attention of `q`, `k` and `v`, each `[n, heads * width, pixels]`: head `i` owns the channels `i width ..`.
 ///
@@ -44,6 +44,9 @@ impl Attention {
     pub fn forward(&self, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], stats: Option<&mut [f32]>) -> Result<()> {
         let images = [("q", q.len()), ("k", k.len()), ("v", v.len()), ("out", out.len())];
         self.check("Attention::forward", &images, stats.as_ref().map(|stats| stats.len()))?;
+        if self.n == 0 {
+            return Ok(());
+        }
         forward::forward(self, [q, k, v], out, stats);
         Ok(())
     }
@@ -74,6 +77,9 @@ impl Attention {
         let given = [("q", q.len()), ("k", k.len()), ("v", v.len()), ("out", out.len()), ("dout", dout.len())];
         let images = [&given[..], &[("dq", dq.len()), ("dk", dk.len()), ("dv", dv.len())]].concat();
         self.check("Attention::backward", &images, Some(stats.len()))?;
+        if self.n == 0 {
+            return Ok(());
+        }
         backward::backward(self, [q, k, v], [out, dout], stats, [dq, dk, dv]);
         Ok(())
     }
@@ -84,8 +90,8 @@ impl Attention {
                 return Err(Error::Shape { what, expected: "at least 1".into(), got, at });
             }
         }
-        let queries = self.n * self.heads * self.pixels;
-        let images = images.iter().map(|&(what, got)| (what, got, queries * self.width));
+        let queries = size([self.n, self.heads, self.pixels]);
+        let images = images.iter().map(|&(what, got)| (what, got, size([queries, self.width])));
         let stats = stats.map(|got| ("stats", got, queries));
         check_lengths(at, &images.chain(stats).collect::<Vec<_>>())
     }

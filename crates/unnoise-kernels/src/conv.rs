@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use self::weight::Direction;
 pub use self::weight::{Epilogue, PreparedWeight, Weight};
 
-use crate::error::{Error, Result, check_lengths};
+use crate::error::{Error, Result, check_lengths, size};
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// The shape of a convolution of `x [n, c_in, h, w]` with `weight [c_out, c_in, kernel, kernel]`.
@@ -48,12 +48,15 @@ impl Conv2d {
     /// Rows and columns of the output.
     ///
     /// # Errors
-    /// Where a stride or a kernel is zero, or the kernel is larger than the padded input.
+    /// Where a stride or a kernel is zero, the kernel is larger than the padded input, a stride exceeds 256, or a side or a padding 2^28.
     pub fn output_sides(&self) -> Result<[usize; 2]> {
-        let at = "Conv2d";
-        for (what, got) in [("stride", self.stride), ("kernel", self.kernel)] {
-            if got == 0 {
-                return Err(Error::Shape { what, expected: "at least 1".into(), got, at });
+        let (at, [(top, bottom), (left, right)]) = ("Conv2d", self.padding);
+        let padding = [top, bottom, left, right].map(|got| ("padding", got, 0..=MAX_SIDE));
+        let sides = [("h", self.h, 0..=MAX_SIDE), ("w", self.w, 0..=MAX_SIDE)];
+        let window = [("stride", self.stride, 1..=MAX_STRIDE), ("kernel", self.kernel, 1..=MAX_SIDE)];
+        for (what, got, range) in [&padding[..], &sides, &window].concat() {
+            if !range.contains(&got) {
+                return Err(Error::Shape { what, expected: format!("{} to {}", range.start(), range.end()), got, at });
             }
         }
         let side = |length: usize, (before, after): (usize, usize)| {
@@ -82,6 +85,7 @@ impl Conv2d {
         weight.check(self, at)?;
         epilogue.check(self, y.len(), at)?;
         match self.route() {
+            _ if self.n == 0 => {}
             Route::Winograd(shape) => winograd::correlate(shape, Direction::Forward, x, weight, epilogue, y),
             Route::FewOutputs => narrow::forward(self, x, weight, epilogue, y),
             Route::FewInputs | Route::Any => gemm::forward(self, x, weight, epilogue, y),
@@ -98,6 +102,7 @@ impl Conv2d {
         self.check(at, dx.len(), weight.raw().len(), ("dy", dy.len()))?;
         weight.check(self, at)?;
         match self.route() {
+            _ if self.n == 0 => {}
             Route::Winograd(shape) => {
                 let shape = winograd::Shape { c_in: shape.c_out, c_out: shape.c_in, ..shape };
                 winograd::correlate(shape, Direction::Backward, dy, weight, Epilogue::default(), dx);
@@ -115,6 +120,7 @@ impl Conv2d {
     pub fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
         self.check("Conv2d::backward_weight", x.len(), dw.len(), ("dy", dy.len()))?;
         match self.route() {
+            _ if self.n == 0 => dw.fill(0.0),
             Route::Winograd(shape) => winograd::weight_gradient(shape, x, dy, dw),
             Route::FewOutputs => narrow::weight_gradient(self, x, dy, dw),
             Route::FewInputs | Route::Any => gemm::weight_gradient(self, x, dy, dw),
@@ -135,16 +141,16 @@ impl Conv2d {
     }
 
     fn check(&self, at: &'static str, x: usize, weight: usize, y: (&'static str, usize)) -> Result<()> {
-        let pixels = self.output_sides()?.iter().product::<usize>();
+        let pixels = size(self.output_sides()?);
         for (what, got) in [("c_in", self.c_in), ("c_out", self.c_out), ("h", self.h), ("w", self.w)] {
             if got == 0 {
                 return Err(Error::Shape { what, expected: "at least 1".into(), got, at });
             }
         }
         let lengths = [
-            ("x", x, self.n * self.c_in * self.h * self.w),
-            ("weight", weight, self.c_out * self.c_in * self.kernel * self.kernel),
-            (y.0, y.1, self.n * self.c_out * pixels),
+            ("x", x, size([self.n, self.c_in, self.h, self.w])),
+            ("weight", weight, size([self.c_out, self.c_in, self.kernel, self.kernel])),
+            (y.0, y.1, size([self.n, self.c_out, pixels])),
         ];
         check_lengths(at, &lengths)
     }
@@ -152,6 +158,10 @@ impl Conv2d {
 
 /// So many channels are few.
 const FEW: usize = 4;
+/// The largest side and padding: the places of all taps fit a signed number, of 32 bits too.
+const MAX_SIDE: usize = 1 << 28;
+/// The largest stride, whose square is the number of classes that the gradient by the input has.
+const MAX_STRIDE: usize = 1 << 8;
 
 /// How a convolution is computed. Only what this says, and nothing of the batch or the threads, decides about the order of its sums.
 enum Route {
@@ -169,7 +179,7 @@ enum Route {
 /// # Errors
 /// Where `dy` does not hold `n` times `pixels` numbers for every one of `db`.
 pub fn sum_by_channel(dy: &[f32], n: usize, pixels: usize, db: &mut [f32]) -> Result<()> {
-    check_lengths("sum_by_channel", &[("dy", dy.len(), n * db.len() * pixels)])?;
+    check_lengths("sum_by_channel", &[("dy", dy.len(), size([n, db.len(), pixels]))])?;
     let channels = db.len();
     db.par_iter_mut().enumerate().for_each(|(channel, db)| {
         let planes = dy.chunks_exact(pixels.max(1)).skip(channel).step_by(channels);

@@ -33,6 +33,11 @@ pub enum Error {
     },
 }
 
+/// The product of some dimensions, or, where it does not fit, `usize::MAX`, which no slice of numbers holds.
+pub(crate) fn size<const N: usize>(dimensions: [usize; N]) -> usize {
+    dimensions.into_iter().fold(1, usize::saturating_mul)
+}
+
 /// Checks that the slices of a call hold as many numbers as its shape says.
 pub(crate) fn check_lengths(at: &'static str, slices: &[(&'static str, usize, usize)]) -> Result<()> {
     match slices.iter().find(|(_, got, expected)| got != expected) {

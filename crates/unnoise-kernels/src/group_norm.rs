@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result, check_lengths};
+use crate::error::{Error, Result, check_lengths, size};
 use crate::silu::{silu_lanes, silu_slope_lanes};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
@@ -40,10 +40,10 @@ impl GroupNorm {
     /// Where a slice does not have the shape's length, or `groups` does not divide `channels`.
     pub fn forward(&self, x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) -> Result<()> {
         self.check("GroupNorm::forward", &[("x", x.len()), ("y", y.len())], &[("gamma", gamma.len()), ("beta", beta.len())])?;
-        let size = self.group_size();
-        if size == 0 {
+        if x.is_empty() {
             return Ok(());
         }
+        let size = self.group_size();
         let groups = y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().with_min_len(self.min_groups());
         groups.for_each(|(i, (y, x))| {
             let affine = self.affine(i, gamma, beta);
@@ -76,10 +76,10 @@ impl GroupNorm {
         self.check("GroupNorm::backward", &images, &channels)?;
         dgamma.fill(0.0);
         dbeta.fill(0.0);
-        let size = self.group_size();
-        if size == 0 {
+        if x.is_empty() {
             return Ok(());
         }
+        let size = self.group_size();
         // Per image and channel: (dgamma, dbeta).
         let mut sums = vec![[0.0f32; 2]; self.n * self.channels];
         let groups = dx
@@ -105,9 +105,9 @@ impl GroupNorm {
             let expected = format!("a divisor of the {} channels", self.channels);
             return Err(Error::Shape { what: "groups", expected, got: self.groups, at });
         }
-        let total = self.n * self.channels * self.pixels;
+        let total = size([self.n, self.channels, self.pixels]);
         let images = images.iter().map(|&(what, got)| (what, got, total));
-        let of_all = self.n * self.channels;
+        let of_all = size([self.n, self.channels]);
         let expected = if channels.iter().all(|(_, got)| *got == of_all) { of_all } else { self.channels };
         let channels = channels.iter().map(|&(what, got)| (what, got, expected));
         check_lengths(at, &images.chain(channels).collect::<Vec<_>>())

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::conv::{Conv2d, Epilogue};
-use crate::error::{Error, Result, check_lengths};
+use crate::error::{Error, Result, check_lengths, size};
 use crate::parts::Parts;
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
@@ -40,9 +40,10 @@ impl Linear {
     /// # Errors
     /// Where `c_in` or `c_out` is zero, or a slice does not have its length.
     pub fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<()> {
+        let [of_x, of_weight, of_y] = self.sizes();
         let bias_length = bias.map_or(self.c_out, <[f32]>::len);
-        let lengths = [("x", x.len(), self.rows * self.c_in), ("weight", weight.len(), self.c_out * self.c_in)];
-        self.check("Linear::forward", lengths, [("y", y.len(), self.rows * self.c_out), ("bias", bias_length, self.c_out)])?;
+        let lengths = [("x", x.len(), of_x), ("weight", weight.len(), of_weight)];
+        self.check("Linear::forward", lengths, [("y", y.len(), of_y), ("bias", bias_length, self.c_out)])?;
         let y = Parts::new(y);
         let tasks = (0..self.c_out.div_ceil(TASK)).into_par_iter();
         tasks.with_min_len(PRODUCTS.div_ceil(TASK * self.c_in * self.rows.max(1))).for_each(|i| {
@@ -57,8 +58,9 @@ impl Linear {
     /// # Errors
     /// As for [`forward`](Self::forward).
     pub fn backward_input(&self, weight: &[f32], dy: &[f32], dx: &mut [f32]) -> Result<()> {
-        let lengths = [("weight", weight.len(), self.c_out * self.c_in), ("dy", dy.len(), self.rows * self.c_out)];
-        self.check("Linear::backward_input", lengths, [("dx", dx.len(), self.rows * self.c_in); 2])?;
+        let [of_x, of_weight, of_y] = self.sizes();
+        let lengths = [("weight", weight.len(), of_weight), ("dy", dy.len(), of_y)];
+        self.check("Linear::backward_input", lengths, [("dx", dx.len(), of_x); 2])?;
         match self.rows {
             0 => Ok(()),
             _ => self.pointwise().forward(weight, dy, Epilogue::default(), dx),
@@ -70,8 +72,9 @@ impl Linear {
     /// # Errors
     /// As for [`forward`](Self::forward).
     pub fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
-        let lengths = [("x", x.len(), self.rows * self.c_in), ("dy", dy.len(), self.rows * self.c_out)];
-        self.check("Linear::backward_weight", lengths, [("dw", dw.len(), self.c_out * self.c_in); 2])?;
+        let [of_x, of_weight, of_y] = self.sizes();
+        let lengths = [("x", x.len(), of_x), ("dy", dy.len(), of_y)];
+        self.check("Linear::backward_weight", lengths, [("dw", dw.len(), of_weight); 2])?;
         match self.rows {
             0 => dw.fill(0.0),
             _ => self.pointwise().backward_input(dy, x, dw)?,
@@ -84,7 +87,8 @@ impl Linear {
     /// # Errors
     /// As for [`forward`](Self::forward).
     pub fn backward_bias(&self, dy: &[f32], db: &mut [f32]) -> Result<()> {
-        self.check("Linear::backward_bias", [("dy", dy.len(), self.rows * self.c_out); 2], [("db", db.len(), self.c_out); 2])?;
+        let [_, _, of_y] = self.sizes();
+        self.check("Linear::backward_bias", [("dy", dy.len(), of_y); 2], [("db", db.len(), self.c_out); 2])?;
         db.fill(0.0);
         for row in dy.chunks_exact(self.c_out) {
             db.iter_mut().zip(row).for_each(|(db, dy)| *db += dy);
@@ -111,6 +115,12 @@ impl Linear {
             padding: [(0, 0); 2],
             exact: false,
         }
+    }
+
+    /// The lengths of `x`, the weight and `y`.
+    fn sizes(&self) -> [usize; 3] {
+        let Self { rows, c_in, c_out } = *self;
+        [size([rows, c_in]), size([c_out, c_in]), size([rows, c_out])]
     }
 
     fn check(&self, at: &'static str, given: [Length; 2], more: [Length; 2]) -> Result<()> {

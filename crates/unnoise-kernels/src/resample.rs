@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Result, check_lengths};
+use crate::error::{Result, check_lengths, size};
 use crate::filled::filled;
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
 
@@ -30,7 +30,7 @@ impl Resample2 {
     /// Where `x` does not have its length, or the memory does not suffice.
     pub fn spread(&self, x: &[f32], factor: f32) -> Result<Vec<f32>> {
         let (at, Self { planes, h, w }) = ("Resample2::spread", *self);
-        check_lengths(at, &[("x", x.len(), planes * h * w)])?;
+        check_lengths(at, &[("x", x.len(), size([planes, h, w]))])?;
         let write = |y: &mut [f32]| {
             // Two rows of `y` a row of `x`.
             let rows = y.par_chunks_exact_mut((4 * w).max(1)).zip(x.par_chunks_exact(w.max(1)));
@@ -47,7 +47,7 @@ impl Resample2 {
     /// Where `y` does not have its length, or the memory does not suffice.
     pub fn gather(&self, y: &[f32], factor: f32) -> Result<Vec<f32>> {
         let (at, Self { planes, h, w }) = ("Resample2::gather", *self);
-        check_lengths(at, &[("y", y.len(), planes * h * w * 4)])?;
+        check_lengths(at, &[("y", y.len(), size([planes, h, w, 4]))])?;
         let write = |x: &mut [f32]| {
             let rows = x.par_chunks_exact_mut(w.max(1)).zip(y.par_chunks_exact((4 * w).max(1)));
             rows.with_min_len(CHUNK.div_ceil(4 * w.max(1))).for_each(|(x, y)| dispatch(Gather { y, factor, x }));
@@ -164,6 +164,8 @@ mod tests {
         assert_eq!(error.to_string(), "Resample2::spread: x must hold 30 numbers, got 29");
         let error = shape.gather(&[0.0; 30], 1.0).unwrap_err();
         assert_eq!(error.to_string(), "Resample2::gather: y must hold 120 numbers, got 30");
+        let absurd = Resample2 { planes: 1 << 62, h: 4, w: 4 };
+        assert!(absurd.spread(&[], 1.0).is_err() && absurd.gather(&[], 1.0).is_err());
         assert_eq!(Resample2 { planes: 1, h: 0, w: 0 }.spread(&[], 1.0).unwrap(), []);
     }
 }

@@ -174,7 +174,12 @@ fn wrong_shapes_are_errors() {
     assert_eq!(error.to_string(), "Attention::backward: dv must hold 24 numbers, got 2");
     let error = Attention { width: 0, ..case }.forward(&[], &[], &[], &mut [], None).unwrap_err();
     assert_eq!(error.to_string(), "Attention::forward: width must be at least 1, got 0");
-    Attention { n: 0, ..case }.forward(&[], &[], &[], &mut [], Some(&mut [])).unwrap();
+    // Modulo 2^64 these sizes are those of empty slices.
+    let absurd = Attention { n: 1 << 62, heads: 4, ..case };
+    assert!(absurd.forward(&[], &[], &[], &mut [], None).is_err());
+    let none = Attention { n: 0, heads: 1 << 62, width: 1 << 62, pixels: 1 << 62, scale: 1.0 };
+    none.forward(&[], &[], &[], &mut [], Some(&mut [])).unwrap();
+    none.backward(&[], &[], &[], &[], &[], &[], &mut [], &mut [], &mut []).unwrap();
 }
 
 /// Prints GFLOP/s: `cargo test --release -p unnoise-kernels attention::tests::speed -- --ignored --nocapture`.

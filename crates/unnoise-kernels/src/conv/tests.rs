@@ -230,5 +230,34 @@ fn wrong_shapes_are_errors() {
     let error = Conv2d { kernel: 5, ..case }.output_sides().unwrap_err();
     assert_eq!(error.to_string(), "Conv2d: kernel must be at most the padded side 4, got 5");
     let error = Conv2d { stride: 0, ..case }.output_sides().unwrap_err();
-    assert_eq!(error.to_string(), "Conv2d: stride must be at least 1, got 0");
+    assert_eq!(error.to_string(), "Conv2d: stride must be 1 to 256, got 0");
+}
+
+#[test]
+fn absurd_shapes_are_errors() {
+    let base = conv((1, 2, 3, 4, 4), 3, 1, [(1, 1); 2]);
+    let large = 1 << 62;
+    let not_one = [
+        Conv2d { h: usize::MAX, ..base },
+        Conv2d { w: large, ..base },
+        Conv2d { stride: large, ..base },
+        Conv2d { kernel: large, padding: [(large, large); 2], ..base },
+        Conv2d { padding: [(usize::MAX, 1), (1, 1)], ..base },
+        Conv2d { h: 0, ..base },
+    ];
+    // Sizes whose product is that of empty slices where it is taken modulo 2^64.
+    let not_there = [Conv2d { n: large, c_in: 4, c_out: 4, ..base }, Conv2d { c_in: large, c_out: large, ..base }];
+    for case in not_one.into_iter().chain(not_there) {
+        assert!(case.forward(&[], [].as_slice(), None, &mut []).is_err(), "{case:?}");
+        assert!(case.backward_input([].as_slice(), &[], &mut []).is_err(), "{case:?}");
+        assert!(case.backward_weight(&[], &[], &mut []).is_err(), "{case:?}");
+    }
+    assert!(PreparedWeight::new(&not_there[1], Vec::new()).is_err());
+    // No image is a batch, of any size.
+    let none = Conv2d { n: 0, c_in: 8, c_out: 8, h: MAX_SIDE, w: MAX_SIDE, ..base };
+    let mut dw = vec![f32::NAN; 8 * 8 * 9];
+    none.forward(&[], &vec![0.0; dw.len()], None, &mut []).unwrap();
+    none.backward_input(&vec![0.0; dw.len()], &[], &mut []).unwrap();
+    none.backward_weight(&[], &[], &mut dw).unwrap();
+    assert!(dw.iter().all(|v| *v == 0.0));
 }

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 
 use super::Conv2d;
-use crate::error::{Error, Result, check_lengths};
+use crate::error::{Error, Result, check_lengths, size};
 use crate::scratch::{Line, Scratch};
 
 /// What is added to the sums of a convolution before they are stored: `y = conv(x) + bias + offset + residual`.
@@ -27,7 +27,7 @@ impl<'a> From<Option<&'a [f32]>> for Epilogue<'a> {
 impl Epilogue<'_> {
     pub(super) fn check(&self, conv: &Conv2d, y: usize, at: &'static str) -> Result<()> {
         let slices =
-            [("bias", self.bias, conv.c_out), ("offset", self.offset, conv.n * conv.c_out), ("residual", self.residual, y)];
+            [("bias", self.bias, conv.c_out), ("offset", self.offset, size([conv.n, conv.c_out])), ("residual", self.residual, y)];
         check_lengths(at, &slices.map(|(what, slice, expected)| (what, slice.map_or(expected, <[f32]>::len), expected)))
     }
 
@@ -171,7 +171,7 @@ impl PreparedWeight {
     /// Where `weight` does not hold `c_out c_in kernel kernel` numbers.
     pub fn new(conv: &Conv2d, weight: Vec<f32>) -> Result<Self> {
         let Conv2d { c_in, c_out, kernel, .. } = *conv;
-        check_lengths("PreparedWeight::new", &[("weight", weight.len(), c_out * c_in * kernel * kernel)])?;
+        check_lengths("PreparedWeight::new", &[("weight", weight.len(), size([c_out, c_in, kernel, kernel]))])?;
         Ok(Self { conv: *conv, weight, forms: Default::default() })
     }
 

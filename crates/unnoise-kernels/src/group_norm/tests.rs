@@ -127,4 +127,13 @@ fn wrong_shapes_are_errors() {
     let norm = GroupNorm { groups: 3, ..norm };
     let error = norm.forward(&[0.0; 12], &[1.0; 5], &[0.0; 6], &mut [0.0; 12]).unwrap_err();
     assert_eq!(error.to_string(), "GroupNorm::forward: gamma must hold 6 numbers, got 5");
+    let absurd = GroupNorm { n: 1 << 62, channels: 4, groups: 2, ..norm };
+    assert!(absurd.forward(&[], &[1.0; 4], &[0.0; 4], &mut []).is_err());
+    for none in [GroupNorm { n: 0, pixels: 1 << 62, ..norm }, GroupNorm { pixels: 0, ..norm }] {
+        let length = none.n * none.channels;
+        let (gamma, mut dgamma, mut dbeta) = (vec![1.0; length], vec![f32::NAN; length], vec![f32::NAN; length]);
+        none.forward(&[], &gamma, &gamma, &mut []).unwrap();
+        none.backward(&[], &gamma, &gamma, &[], &mut [], &mut dgamma, &mut dbeta).unwrap();
+        assert!(dgamma.iter().chain(&dbeta).all(|v| *v == 0.0));
+    }
 }

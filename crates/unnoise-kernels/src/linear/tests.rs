@@ -101,6 +101,8 @@ fn wrong_shapes_are_errors() {
     assert_eq!(error.to_string(), "Linear::backward_weight: dy must hold 8 numbers, got 6");
     let error = Linear { c_in: 0, ..case }.backward_bias(&[0.0; 8], &mut [0.0; 4]).unwrap_err();
     assert_eq!(error.to_string(), "Linear::backward_bias: c_in must be at least 1, got 0");
+    let absurd = Linear { rows: 1 << 62, c_in: 4, c_out: 4 };
+    assert!(absurd.forward(&[], &[0.0; 16], None, &mut []).is_err());
 }
 
 /// Prints times and GFLOP/s: `cargo test --release -p unnoise-kernels linear::tests::speed -- --ignored --nocapture`.
