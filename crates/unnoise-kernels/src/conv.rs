@@ -1,5 +1,6 @@
 //! Two-dimensional convolution (correlation, as in every network), forward and both backwards.
 
+mod exact;
 mod gemm;
 mod narrow;
 mod weight;
@@ -40,7 +41,8 @@ pub struct Conv2d {
     pub stride: usize,
     /// Zeros around the input: `[(top, bottom), (left, right)]`.
     pub padding: [(usize, usize); 2],
-    /// Whether a 3x3 convolution must be summed as it is defined, which takes four times as long: to compare with.
+    /// Whether a 3x3 convolution must be summed as it is defined, which takes four times as long: to compare with. Then no more is lost
+    /// to an infinity or a NaN than by the definition, where a transform spreads it over a tile, and a zero of the padding turns it to NaN.
     pub exact: bool,
 }
 
@@ -81,7 +83,7 @@ impl Conv2d {
         y: &mut [f32],
     ) -> Result<()> {
         let (at, weight, epilogue) = ("Conv2d::forward", weight.into(), epilogue.into());
-        self.check(at, x.len(), weight.raw().len(), ("y", y.len()))?;
+        let sides = self.check(at, x.len(), weight.raw().len(), ("y", y.len()))?;
         weight.check(self, at)?;
         epilogue.check(self, y.len(), at)?;
         match self.route() {
@@ -89,6 +91,9 @@ impl Conv2d {
             Route::Winograd(shape) => winograd::correlate(shape, Direction::Forward, x, weight, epilogue, y),
             Route::FewOutputs => narrow::forward(self, x, weight, epilogue, y),
             Route::FewInputs | Route::Any => gemm::forward(self, x, weight, epilogue, y),
+        }
+        if self.exact {
+            exact::forward(self, sides, x, weight.raw(), epilogue, y);
         }
         Ok(())
     }
@@ -99,7 +104,7 @@ impl Conv2d {
     /// As for [`forward`](Self::forward).
     pub fn backward_input<'a>(&self, weight: impl Into<Weight<'a>>, dy: &[f32], dx: &mut [f32]) -> Result<()> {
         let (at, weight) = ("Conv2d::backward_input", weight.into());
-        self.check(at, dx.len(), weight.raw().len(), ("dy", dy.len()))?;
+        let sides = self.check(at, dx.len(), weight.raw().len(), ("dy", dy.len()))?;
         weight.check(self, at)?;
         match self.route() {
             _ if self.n == 0 => {}
@@ -110,6 +115,9 @@ impl Conv2d {
             Route::FewInputs => narrow::backward_input(self, weight, dy, dx),
             Route::FewOutputs | Route::Any => gemm::backward_input(self, weight, dy, dx),
         }
+        if self.exact {
+            exact::backward_input(self, sides, weight.raw(), dy, dx);
+        }
         Ok(())
     }
 
@@ -118,12 +126,15 @@ impl Conv2d {
     /// # Errors
     /// As for [`forward`](Self::forward).
     pub fn backward_weight(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
-        self.check("Conv2d::backward_weight", x.len(), dw.len(), ("dy", dy.len()))?;
+        let sides = self.check("Conv2d::backward_weight", x.len(), dw.len(), ("dy", dy.len()))?;
         match self.route() {
             _ if self.n == 0 => dw.fill(0.0),
             Route::Winograd(shape) => winograd::weight_gradient(shape, x, dy, dw),
             Route::FewOutputs => narrow::weight_gradient(self, x, dy, dw),
             Route::FewInputs | Route::Any => gemm::weight_gradient(self, x, dy, dw),
+        }
+        if self.exact {
+            exact::backward_weight(self, sides, x, dy, dw);
         }
         Ok(())
     }
@@ -140,8 +151,9 @@ impl Conv2d {
         }
     }
 
-    fn check(&self, at: &'static str, x: usize, weight: usize, y: (&'static str, usize)) -> Result<()> {
-        let pixels = size(self.output_sides()?);
+    /// The sides of the output, if all lengths are the shape's.
+    fn check(&self, at: &'static str, x: usize, weight: usize, y: (&'static str, usize)) -> Result<[usize; 2]> {
+        let sides = self.output_sides()?;
         for (what, got) in [("c_in", self.c_in), ("c_out", self.c_out), ("h", self.h), ("w", self.w)] {
             if got == 0 {
                 return Err(Error::Shape { what, expected: "at least 1".into(), got, at });
@@ -150,9 +162,10 @@ impl Conv2d {
         let lengths = [
             ("x", x, size([self.n, self.c_in, self.h, self.w])),
             ("weight", weight, size([self.c_out, self.c_in, self.kernel, self.kernel])),
-            (y.0, y.1, size([self.n, self.c_out, pixels])),
+            (y.0, y.1, size([self.n, self.c_out, sides[0], sides[1]])),
         ];
-        check_lengths(at, &lengths)
+        check_lengths(at, &lengths)?;
+        Ok(sides)
     }
 }
 

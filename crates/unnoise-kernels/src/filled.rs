@@ -43,7 +43,7 @@ impl Conv2d {
     /// As for `output`.
     pub fn input_gradient<'a>(&self, weight: impl Into<Weight<'a>>, dy: &[f32]) -> Result<Vec<f32>> {
         let sides = [self.n, self.c_in, self.h, self.w];
-        // SAFETY: `backward_input` stores every sum; where it scatters, it fills with zeros first.
+        // SAFETY: `backward_input` stores a sum at every pixel, of no terms where no output saw it, and only stores.
         unsafe { filled(&sides, "Conv2d::input_gradient", |dx| self.backward_input(weight, dy, dx)) }
     }
 

@@ -87,6 +87,8 @@ fn cases() -> Vec<Conv2d> {
         (17, 5, 3, 12, 10),
         (2, 9, 18, 3, 31),
         (0, 4, 4, 8, 8),
+        // More than one block of images.
+        (120, 5, 2, 24, 24),
     ];
     let other = [(1, 7, 13, 9, 11), (17, 16, 6, 8, 8), (2, 3, 33, 17, 16), (3, 20, 1, 5, 1)];
     let mut cases: Vec<Conv2d> = three.into_iter().map(|sizes| conv(sizes, 3, 1, one)).collect();
@@ -121,7 +123,8 @@ proptest! {
         (kernel, stride) in prop_oneof![Just((3, 1)), Just((1, 1)), Just((3, 2)), (1..6usize, 1..4usize)],
         padding in prop_oneof![Just([(1, 1); 2]), [(0..3usize, 0..3usize), (0..3usize, 0..3usize)]],
         exact: bool,
-        (seed, bad) in (0..1000u64, prop_oneof![Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY)]),
+        seed in 0..1000u64,
+        (array, bad) in (0..3usize, prop_oneof![Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY)]),
     ) {
         let case = Conv2d { exact, ..conv((n, c_in, c_out, h, w), kernel, stride, padding) };
         prop_assume!(case.output_sides().is_ok());
@@ -133,17 +136,57 @@ proptest! {
             Close::new(format!("{name} of {case:?}"), TOLERANCE).of_at_least(deviation).check(got, want);
         }
         if n > 0 {
-            let (image, at) = (seed as usize % n, seed as usize % (c_in * h * w));
-            arrays.x[image * c_in * h * w + at] = bad;
+            let at = |v: &[f32]| (seed as usize * 7919) % v.len();
+            let (image, seen) = match array {
+                0 => (at(&arrays.x) / (arrays.x.len() / n), Some(0)),
+                1 => (at(&arrays.dy) / (arrays.dy.len() / n), Some(1)),
+                _ => (0, None),
+            };
+            let bad_one = [&mut arrays.x, &mut arrays.dy, &mut arrays.weight].into_iter().nth(array).expect("three arrays");
+            let place = at(bad_one);
+            bad_one[place] = bad;
             let (got, want) = (run(case, &arrays), plain(case, &arrays));
-            for (got, want) in got.iter().zip(&want) {
-                let lost = got.iter().zip(want).position(|(got, want)| got.is_finite() && !want.is_finite());
-                prop_assert_eq!(lost, None, "finite where the definition is not: {:?}", case);
+            for ((name, got), want) in NAMES.into_iter().zip(&got).zip(&want) {
+                let differs = |(got, want): (&f32, &f64)| got.is_finite() != want.is_finite() && (exact || got.is_finite());
+                let lost = got.iter().zip(want).position(differs);
+                prop_assert_eq!(lost, None, "{} of {:?}: not finite elsewhere than by the definition", name, case);
             }
-            let length = clean[0].len() / n;
-            for other in (0..n).filter(|other| *other != image) {
-                prop_assert!(got[0][other * length..][..length] == clean[0][other * length..][..length], "{case:?}: another image changes");
+            // What one image's array holds is seen in that image's output or gradient alone.
+            if let Some(i) = seen {
+                let length = clean[i].len() / n;
+                for other in (0..n).filter(|other| *other != image) {
+                    let range = other * length..(other + 1) * length;
+                    prop_assert!(got[i][range.clone()] == clean[i][range], "{case:?}: another image changes");
+                }
             }
+        }
+    }
+}
+
+/// So many tiles that the gradient by the weight is summed in parts and in steps.
+#[test]
+fn weight_gradients_of_many_pixels_are_those_of_the_definition_on_any_number_of_threads() {
+    let one = [(1, 1); 2];
+    let mut cases: Vec<Conv2d> =
+        [(32, 8, 8, 32, 32), (64, 16, 8, 8, 8), (5, 8, 24, 50, 64), (1, 8, 8, 130, 200), (1, 8, 8, 3, 2000)]
+            .into_iter()
+            .map(|sizes| conv(sizes, 3, 1, one))
+            .collect();
+    cases.extend([
+        conv((19, 5, 7, 24, 24), 1, 1, [(0, 0); 2]),
+        conv((9, 3, 12, 40, 40), 3, 2, one),
+        conv((9, 12, 3, 40, 40), 3, 1, one),
+    ]);
+    for case in cases {
+        let arrays = Arrays::random(case, 7);
+        let [_, _, want, _] = plain(case, &arrays);
+        let mut first = None;
+        for threads in [1, 2, 3, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut dw = vec![f32::NAN; want.len()];
+            pool.install(|| case.backward_weight(&arrays.x, &arrays.dy, &mut dw)).unwrap();
+            Close::new(format!("dw of {case:?}"), TOLERANCE).check(&dw, want.iter().copied());
+            assert!(*first.get_or_insert_with(|| dw.clone()) == dw, "{threads} threads change {case:?}");
         }
     }
 }
@@ -227,6 +270,11 @@ fn wrong_shapes_are_errors() {
     assert_eq!(error.to_string(), "Conv2d::forward: offset must hold 3 numbers, got 2");
     let error = PreparedWeight::new(&case, vec![0.0; 53]).unwrap_err();
     assert_eq!(error.to_string(), "PreparedWeight::new: weight must hold 54 numbers, got 53");
+    let few = conv((1, 8, 4, 6, 6), 3, 1, [(1, 1); 2]);
+    let prepared = PreparedWeight::new(&few, vec![0.0; 288]).unwrap();
+    let lower = Conv2d { padding: [(1, 0), (1, 1)], ..few };
+    let error = lower.forward(&[0.0; 288], &prepared, None, &mut [0.0; 120]).unwrap_err();
+    assert_eq!(error.to_string(), "Conv2d::forward: lower padding of the prepared weight must be 0, got 1");
     let error = Conv2d { kernel: 5, ..case }.output_sides().unwrap_err();
     assert_eq!(error.to_string(), "Conv2d: kernel must be at most the padded side 4, got 5");
     let error = Conv2d { stride: 0, ..case }.output_sides().unwrap_err();

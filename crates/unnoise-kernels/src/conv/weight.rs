@@ -76,14 +76,16 @@ impl<'a> Weight<'a> {
     /// Whether it may be `conv`'s.
     pub(super) fn check(self, conv: &Conv2d, at: &'static str) -> Result<()> {
         if let Self::Prepared(prepared) = self {
-            let Conv2d { c_out, c_in, kernel, stride, padding: [(top, _), (left, _)], .. } = prepared.conv;
+            let Conv2d { c_out, c_in, kernel, stride, padding: [(top, bottom), (left, right)], .. } = prepared.conv;
             let sides = [
                 ("outputs of the prepared weight", conv.c_out, c_out),
                 ("inputs of the prepared weight", conv.c_in, c_in),
                 ("side of the prepared weight", conv.kernel, kernel),
                 ("stride of the prepared weight", conv.stride, stride),
                 ("upper padding of the prepared weight", conv.padding[0].0, top),
+                ("lower padding of the prepared weight", conv.padding[0].1, bottom),
                 ("left padding of the prepared weight", conv.padding[1].0, left),
+                ("right padding of the prepared weight", conv.padding[1].1, right),
             ];
             if let Some(&(what, expected, got)) = sides.iter().find(|(_, expected, got)| expected != got) {
                 return Err(Error::Shape { what, expected: expected.to_string(), got, at });
