@@ -43,6 +43,16 @@ impl Close {
     }
 }
 
+/// What spoils a sum.
+pub(crate) const NOT_FINITE: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+
+/// Checks that nothing is finite that is not by the definition.
+#[track_caller]
+pub(crate) fn check_lost(what: &str, got: &[f32], want: &[f64]) {
+    let lost = got.iter().zip(want).position(|(got, want)| got.is_finite() && !want.is_finite());
+    assert_eq!(lost, None, "{what}: finite where the definition is not");
+}
+
 /// The seconds of the fastest of many runs: whatever else the machine does only adds.
 pub(crate) fn fastest(f: &mut dyn FnMut()) -> f64 {
     f();

@@ -134,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::check::{Close, normal};
+    use crate::check::{Close, NOT_FINITE, normal};
 
     proptest! {
         #[test]
@@ -154,6 +154,21 @@ mod tests {
             }
             // Three additions of numbers of size two, where all may come out small.
             Close::new("means", 1e-6).of_at_least(0.5).check(&shape.gather(&y, 0.25).unwrap(), sums);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so_and_in_its_place() {
+        let shape = Resample2 { planes: 2, h: 3, w: 13 };
+        for (bad, at) in NOT_FINITE.into_iter().flat_map(|bad| [(bad, 3), (bad, 70)]) {
+            let (mut x, mut y) = (normal(2 * 3 * 13, 1, 1.0), normal(2 * 3 * 13 * 4, 2, 1.0));
+            x[at] = bad;
+            y[at] = bad;
+            let spread = shape.spread(&x, 0.5).unwrap();
+            let place = |i: usize| (i / (4 * 39) * 3 + i / 26 % 6 / 2) * 13 + i % 26 / 2;
+            assert!(spread.iter().enumerate().all(|(i, v)| v.is_finite() == (place(i) != at)));
+            let gather = shape.gather(&y, 0.5).unwrap();
+            assert!(gather.iter().enumerate().all(|(i, v)| v.is_finite() == (i != place(at))));
         }
     }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::check::{Close, normal};
+use crate::check::{Close, NOT_FINITE, check_lost, normal};
 
 /// The formulas, in plain loops over `f64`: (y, dx, dgamma, dbeta).
 fn plain(norm: GroupNorm, x: &[f32], gamma: &[f32], beta: &[f32], dy: &[f32]) -> [Vec<f64>; 4] {
@@ -115,6 +115,31 @@ fn an_image_has_the_same_bits_alone_and_in_a_batch_on_any_number_of_threads() {
         let alone = run(GroupNorm { n: 1, ..norm }, x, &gamma, &beta, dy);
         for k in 0..2 {
             assert_eq!(alone[k], all[k][i * image..(i + 1) * image]);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so_and_in_its_image() {
+    for silu in [false, true] {
+        let norm = GroupNorm { n: 3, channels: 6, pixels: 11, groups: 2, eps: 1e-5, silu };
+        let image = norm.channels * norm.pixels;
+        let clean = [normal(3 * image, 1, 1.0), normal(6, 2, 1.0), normal(6, 3, 1.0), normal(3 * image, 4, 1.0)];
+        let [y, dx, ..] = run(norm, &clean[0], &clean[1], &clean[2], &clean[3]);
+        for (array, bad) in (0..4).flat_map(|array| NOT_FINITE.map(|bad| (array, bad))) {
+            let mut arrays = clean.clone();
+            let place = if arrays[array].len() > image { image + 7 } else { 2 };
+            arrays[array][place] = bad;
+            let [x, gamma, beta, dy] = &arrays;
+            let got = run(norm, x, gamma, beta, dy);
+            for ((name, got), want) in ["y", "dx", "dgamma", "dbeta"].into_iter().zip(&got).zip(plain(norm, x, gamma, beta, dy)) {
+                check_lost(&format!("{name} of {norm:?}, {bad} in array {array}"), got, &want);
+            }
+            if [0, 3].contains(&array) {
+                for (got, clean) in [(&got[0], &y), (&got[1], &dx)] {
+                    assert!(got[..image] == clean[..image] && got[2 * image..] == clean[2 * image..], "{bad} spreads in {norm:?}");
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::check::{Close, fastest, normal};
+use crate::check::{Close, NOT_FINITE, check_lost, fastest, normal};
 
 /// What goes in: `[x, weight, bias, dy]`.
 type Arrays = [Vec<f32>; 4];
@@ -86,6 +86,28 @@ fn a_row_has_the_same_bits_alone_and_among_others_on_any_number_of_threads() {
             let [x, weight, bias, dy] = &arrays;
             let alone = run(Linear { rows: 1, ..case }, &[row(x), weight.clone(), bias.clone(), row(dy)]);
             assert!(alone[0] == row(&all[0]) && alone[1] == row(&all[1]), "row {r} depends on the others of {case:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so_and_in_its_row() {
+    let case = Linear { rows: 5, c_in: 37, c_out: 19 };
+    let clean = arrays(case);
+    let all = run(case, &clean);
+    for (array, bad) in (0..4).flat_map(|array| NOT_FINITE.map(|bad| (array, bad))) {
+        let mut arrays = clean.clone();
+        let place = arrays[array].len() / 2;
+        arrays[array][place] = bad;
+        let got = run(case, &arrays);
+        for ((name, got), want) in NAMES.into_iter().zip(&got).zip(plain(case, &arrays)) {
+            check_lost(&format!("{name}, {bad} in array {array}"), got, &want);
+        }
+        // Row 2 of `x` or `dy`, in the middle.
+        for k in [0, 1].into_iter().filter(|_| [0, 3].contains(&array)) {
+            let row = all[k].len() / case.rows;
+            let others = |v: &[f32]| [&v[..2 * row], &v[3 * row..]].concat();
+            assert!(others(&got[k]) == others(&all[k]), "{bad} in array {array} spreads to other rows of {}", NAMES[k]);
         }
     }
 }
