@@ -44,15 +44,17 @@ pub(crate) struct Convolution {
 }
 
 impl Convolution {
-    /// The same convolution with this weight, if it can be prepared: square kernels on the CPU can.
-    pub(crate) fn freeze(self, values: &[f32], shape: [usize; 4], device: &Device) -> Self {
-        let [c_out, c_in, kernel, kernel_w] = shape;
-        if *device != Device::flex() || kernel != kernel_w {
-            return self;
-        }
+    /// Whether a weight of this shape can be prepared: square kernels on the CPU can.
+    pub(crate) fn can_freeze([_, _, kernel, kernel_w]: [usize; 4], device: &Device) -> bool {
+        *device == Device::flex() && kernel == kernel_w
+    }
+
+    /// The same convolution with this weight, which must be one that can be prepared.
+    pub(crate) fn freeze(self, values: Vec<f32>, shape: [usize; 4]) -> Self {
+        let [_, c_in, kernel, _] = shape;
         let conv = kernels_shape([1, c_in, kernel, kernel], shape, &self);
-        let prepared = conv.and_then(|conv| PreparedWeight::new(&conv, values.to_vec()).ok());
-        debug_assert!(prepared.is_some() && c_out > 0, "shapes are checked before a layer is built");
+        let prepared = conv.and_then(|conv| PreparedWeight::new(&conv, values).ok());
+        debug_assert!(prepared.is_some(), "shapes are checked before a layer is built");
         Self { frozen: prepared.map(|prepared| Arc::new(FrozenWeight { shape, prepared })), ..self }
     }
 

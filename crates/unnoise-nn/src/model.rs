@@ -170,8 +170,20 @@ impl DiffusionModel {
     /// # Errors
     /// As [`unet`](Self::unet), [`schedule`](Self::schedule) and [`prediction`](Self::prediction).
     pub fn denoiser(&self, device: &Device) -> Result<UnetDenoiser> {
-        let (schedule, prediction) = (self.schedule()?, self.prediction()?);
-        let denoiser = UnetDenoiser::new(self.unet(device, Tracking::Frozen)?, schedule, prediction)?;
+        self.denoiser_of(self.unet(device, Tracking::Frozen)?)
+    }
+
+    /// The same, with the numbers of this model themselves: its parameters are empty from then on.
+    ///
+    /// # Errors
+    /// As `denoiser`; the parameters may be lost then.
+    pub fn take_denoiser(&mut self, device: &Device) -> Result<UnetDenoiser> {
+        let unet = Unet::frozen(&self.config, std::mem::take(&mut self.params), device)?;
+        self.denoiser_of(unet)
+    }
+
+    fn denoiser_of(&self, unet: Unet) -> Result<UnetDenoiser> {
+        let denoiser = UnetDenoiser::new(unet, self.schedule()?, self.prediction()?)?;
         Ok(denoiser.with_train_steps(self.process()?.train_steps()).with_label(self.null_class()))
     }
 

@@ -56,6 +56,27 @@ fn an_image_does_not_depend_on_its_batch_or_the_threads() {
     assert!(report.is_empty(), "{report}");
 }
 
+/// So many pixels that kernels sum their gradients in parts.
+#[test]
+fn training_gradients_do_not_depend_on_the_threads() {
+    for (name, n, side) in [("ddpm", 16, 32), ("adm", 9, 28)] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/unet").join(name);
+        let model = DiffusionModel::read(&folder).unwrap();
+        let shape = [model.config.in_channels, side, side];
+        let x: Vec<f32> = Streams::new(5, 0..n as u32).normal(0, Purpose::Auxiliary, n, shape).iter().map(|v| *v as f32).collect();
+        let timesteps: Vec<f64> = (0..n).map(|i| 50.0 * i as f64 + 3.0).collect();
+        let gradients = [1, 2, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let unet = model.unet(&Device::flex(), Tracking::Trained).unwrap();
+                let x = tensor(&x, [n, shape[0], side, side], &Device::flex().autodiff());
+                unet.gradients(&unet.forward(x, &timesteps, None).unwrap().square().sum().backward()).unwrap()
+            })
+        });
+        assert!(gradients[0] == gradients[1] && gradients[0] == gradients[2], "{name}");
+    }
+}
+
 #[test]
 fn gradient_checkpointing_changes_no_bit() {
     for (name, side) in [("ddpm", 24), ("adm", 28), ("attention-resnet", 8)] {

@@ -107,16 +107,19 @@ pub struct BenchConfig {
     pub runs: usize,
     /// Rows and columns of the images, where they are not the model's own.
     pub sides: Option<[usize; 2]>,
+    /// Seed of the images.
+    pub seed: u64,
 }
 
 /// Times a network.
 ///
-/// The model is taken, so that its parameters are in memory once, as they would be in use.
+/// The model is taken, so that nothing but the network holds its parameters. Without a scheduler configuration it runs at the middle of
+/// DDPM's schedule.
 ///
 /// # Errors
 /// [`Error::Argument`] for no images or no runs; those of the network.
-pub fn bench(model: DiffusionModel, config: &BenchConfig, device: &Device) -> Result<BenchReport> {
-    let BenchConfig { mode, batch, runs, sides } = *config;
+pub fn bench(mut model: DiffusionModel, config: &BenchConfig, device: &Device) -> Result<BenchReport> {
+    let BenchConfig { mode, batch, runs, sides, seed } = *config;
     let [h, w] = sides.or(model.config.sample_size.map(SampleSize::sides)).unwrap_or([32, 32]);
     let shape = [model.config.in_channels, h, w];
     let limits = [("the images at once", batch, MOST), ("the runs", runs, MOST), ("the rows", h, MOST), ("the columns", w, MOST)];
@@ -127,7 +130,9 @@ pub fn bench(model: DiffusionModel, config: &BenchConfig, device: &Device) -> Re
         }
     }
     let (parameters, peak_gflops) = (model.params.count(), measured_peak_gflops());
-    let mut run = prepare(model, mode, batch, shape, device)?;
+    model.scheduler.get_or_insert_default();
+    let x = Streams::new(seed, 0..batch as u32).normal(0, Purpose::Start, batch, shape);
+    let mut run = prepare(model, mode, x, device)?;
     for _ in 0..2 {
         run()?;
     }
@@ -160,19 +165,15 @@ pub fn bench(model: DiffusionModel, config: &BenchConfig, device: &Device) -> Re
 type Run = Box<dyn FnMut() -> Result<()>>;
 
 /// One run, ready to go.
-fn prepare(model: DiffusionModel, mode: BenchMode, batch: usize, shape: [usize; 3], device: &Device) -> Result<Run> {
-    let mut streams = Streams::new(0, 0..batch as u32);
-    let x = streams.normal(0, Purpose::Start, batch, shape);
+fn prepare(mut model: DiffusionModel, mode: BenchMode, x: Batch, device: &Device) -> Result<Run> {
     if mode == BenchMode::Train {
         let DiffusionModel { config, params, .. } = model;
         let mut trainer = trainer(config, params, &x, device)?;
         return Ok(Box::new(move || Ok(trainer.step().map(|_| ())?)));
     }
     let label = model.config.num_class_embeds.map(|_| 0);
-    let scheduler = model.scheduler.clone().unwrap_or_default();
-    let denoiser = model.denoiser(device)?.with_label(label).with_chunk(batch);
-    drop(model);
-    let level = middle(&scheduler)?;
+    let denoiser = model.take_denoiser(device)?.with_label(label).with_chunk(x.dim().0);
+    let level = middle(&model.scheduler.unwrap_or_default())?;
     Ok(match mode {
         BenchMode::Forward => Box::new(move || Ok(denoiser.x0_hat(&x, level).map(|_| ())?)),
         _ => Box::new(move || {

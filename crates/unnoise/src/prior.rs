@@ -78,7 +78,7 @@ impl Prior {
     ///
     /// # Errors
     /// [`Error::Network`] for a model without a scheduler configuration; [`Error::ImageSize`] where neither states the sides.
-    pub fn new(name: &str, model: DiffusionModel, sides: Option<[usize; 2]>, device: &Device) -> Result<Self> {
+    pub fn new(name: &str, mut model: DiffusionModel, sides: Option<[usize; 2]>, device: &Device) -> Result<Self> {
         let stated = model.config.sample_size.map(SampleSize::sides);
         let [h, w] = stated.or(sides).ok_or_else(|| Error::ImageSize { model: name.into() })?;
         Ok(Self {
@@ -87,7 +87,7 @@ impl Prior {
             weights_sha256: model.params.sha256(),
             null_class: model.null_class(),
             guide: None,
-            denoiser: model.denoiser(device)?,
+            denoiser: model.take_denoiser(device)?,
             scheduler: model.scheduler.unwrap_or_default(),
             about: model.about,
         })

@@ -52,7 +52,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(directory) => DiffusionModel::read(directory)?,
         None => digits_model()?,
     };
-    let config = BenchConfig { mode, batch: args.batch, runs: args.runs, sides: args.side.map(|side| [side, side]) };
+    let sides = args.side.map(|side| [side, side]);
+    let config = BenchConfig { mode, batch: args.batch, runs: args.runs, sides, seed: args.common.seed() };
     let report = bench(model, &config, &device)?;
     if args.common.json { print(&format!("{}\n", serde_json::to_string(&report)?)) } else { print(&table(&report)?) }
 }

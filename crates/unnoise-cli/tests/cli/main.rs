@@ -1,5 +1,6 @@
 //! The commands as a user or another program calls them.
 
+mod bench;
 mod errors;
 mod flow_and_classes;
 mod images;

@@ -45,6 +45,16 @@ fn options_that_would_be_ignored_are_refused() {
     scratch.succeed(&format!("{sample} --noise {noise} --n 2 --eta 0.5 --sampler ddim"));
 }
 
+#[test]
+fn exact_convolutions_round_otherwise() {
+    let scratch = Scratch::new();
+    let predict = format!("predict --model {} --input {} --timestep 3", fixture("tiny"), fixture("tiny/x_T.npy"));
+    scratch.succeed(&format!("{predict} --output fast.npy"));
+    scratch.succeed(&format!("{predict} --exact --output exact.npy"));
+    let off = (scratch.read("fast.npy") - scratch.read("exact.npy")).iter().fold(0.0, |most: f64, v| most.max(v.abs()));
+    assert!(off > 0.0 && off < 1e-4, "{off:e}");
+}
+
 /// One JSON object on stdout, what was written in it, and nothing on stdout without it but what is the command's answer.
 #[test]
 fn every_command_has_json() {

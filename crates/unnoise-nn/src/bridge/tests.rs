@@ -165,7 +165,7 @@ fn frozen_weights_are_the_same_weights() {
             let padding = [(weight[2] / 2, weight[2] / 2); 2];
             let numbers: Vec<f32> = values.to_data().try_to_vec().unwrap();
             let plain = Convolution { stride: 1, padding, frozen: None };
-            let frozen = plain.clone().freeze(&numbers, weight, &Device::flex());
+            let frozen = plain.clone().freeze(numbers, weight);
             assert!(frozen.frozen.is_some());
             let ours = move |x, bias: Tensor<1>, r: Tensor<4>| {
                 conv2d_plus(x, Tensor::zeros([1; 4], &Device::flex()), bias, r, frozen.clone())

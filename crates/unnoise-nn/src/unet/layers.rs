@@ -67,8 +67,8 @@ enum Numbers<'a> {
     /// Nowhere: tensors are placeholders, and the walk only records names and shapes.
     None,
     Copied(&'a Params),
-    /// Taken out, to be given back.
-    Lent(&'a mut Params),
+    /// Taken out.
+    Taken(&'a mut Params),
 }
 
 impl Numbers<'_> {
@@ -77,7 +77,7 @@ impl Numbers<'_> {
         match self {
             Self::None => None,
             Self::Copied(params) => Some(params.get(name).expect(CHECKED).values.clone()),
-            Self::Lent(params) => Some(std::mem::take(&mut params.get_mut(name).expect(CHECKED).values)),
+            Self::Taken(params) => Some(std::mem::take(&mut params.get_mut(name).expect(CHECKED).values)),
         }
     }
 }
@@ -94,19 +94,22 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     /// Records names and shapes.
     pub(super) fn recorder() -> Self {
-        Self { numbers: Numbers::None, device: Device::flex(), trained: false, shapes: Shapes::new(), leaves: Vec::new() }
+        Self::new(Numbers::None, &Device::flex(), false)
     }
 
     /// Loads parameters that were checked against a recording.
     pub(super) fn loader(params: &'a Params, device: &Device, trained: bool) -> Self {
-        let device = if trained { device.clone().autodiff() } else { device.clone().without_autodiff() };
-        Self { numbers: Numbers::Copied(params), device, trained, shapes: Shapes::new(), leaves: Vec::new() }
+        Self::new(Numbers::Copied(params), device, trained)
     }
 
-    /// Takes the numbers of parameters that were checked against a recording, to train them.
-    pub(super) fn borrower(params: &'a mut Params, device: &Device) -> Self {
-        let device = device.clone().autodiff();
-        Self { numbers: Numbers::Lent(params), device, trained: true, shapes: Shapes::new(), leaves: Vec::new() }
+    /// Takes the numbers of parameters that were checked against a recording.
+    pub(super) fn taker(params: &'a mut Params, device: &Device, trained: bool) -> Self {
+        Self::new(Numbers::Taken(params), device, trained)
+    }
+
+    fn new(numbers: Numbers<'a>, device: &Device, trained: bool) -> Self {
+        let device = if trained { device.clone().autodiff() } else { device.clone().without_autodiff() };
+        Self { numbers, device, trained, shapes: Shapes::new(), leaves: Vec::new() }
     }
 
     pub(super) fn root(&mut self) -> Builder<'_, 'a> {
@@ -152,15 +155,14 @@ impl<'a> Builder<'_, 'a> {
         shape: [usize; 4],
         make: impl FnOnce(&mut Self) -> Tensor<4>,
     ) -> (Tensor<4>, Convolution) {
-        let conv = match self.source.numbers {
-            Numbers::Copied(params) if !self.source.trained => {
-                let values = &params.get(&format!("{}weight", self.prefix)).expect("checked against the recorded shapes").values;
-                conv.freeze(values, shape, &self.source.device)
-            }
-            _ => conv,
-        };
-        let placeholder = conv.frozen.is_some().then(|| Tensor::zeros([1; 4], &self.source.device));
-        (placeholder.unwrap_or_else(|| make(self)), conv)
+        let Source { numbers, device, trained, .. } = &mut *self.source;
+        if !*trained
+            && Convolution::can_freeze(shape, device)
+            && let Some(values) = numbers.take(&format!("{}weight", self.prefix))
+        {
+            return (Tensor::zeros([1; 4], &*device), conv.freeze(values, shape));
+        }
+        (make(self), conv)
     }
 }
 
@@ -252,5 +254,26 @@ impl Norm {
             true => ops::group_norm_silu(x, weight, bias, self.groups, self.eps),
             false => ops::group_norm(x, weight, bias, self.groups, self.eps),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frozen convolution keeps its weight where the kernels prepare it, and nowhere else.
+    #[test]
+    fn frozen_weights_are_held_once() {
+        let mut params = Params::new();
+        params.insert("c.weight", vec![4, 2, 3, 3], vec![0.5; 72]).unwrap();
+        params.insert("c.bias", vec![4], vec![0.0; 4]).unwrap();
+        let build = |mut source: Source| Conv::new(&mut source.root(), "c", 2, 4, 3);
+        for trained in [false, true] {
+            let conv = build(Source::loader(&params, &Device::flex(), trained));
+            assert_eq!((conv.conv.frozen.is_some(), conv.weight.dims()), (!trained, if trained { [4, 2, 3, 3] } else { [1; 4] }));
+        }
+        let mut taken = params.clone();
+        build(Source::taker(&mut taken, &Device::flex(), false));
+        assert!(taken.get("c.weight").unwrap().values.is_empty());
     }
 }

@@ -62,6 +62,15 @@ impl Unet {
         Self::from_source(config, Source::loader(params, device, tracking == Tracking::Trained), device)
     }
 
+    /// The network with [`Tracking::Frozen`], which takes over the numbers of `params` where [`new`](Self::new) copies them.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn frozen(config: &UnetConfig, mut params: Params, device: &Device) -> Result<Self> {
+        Self::check_params(config, &params, Tracking::Frozen)?;
+        Self::from_source(config, Source::taker(&mut params, device, false), device)
+    }
+
     /// The network to be trained, on the CPU with the numbers of `params` themselves: until [`give_back`](Self::give_back), `params` has none.
     ///
     /// # Errors
@@ -69,7 +78,7 @@ impl Unet {
     pub(crate) fn borrowing(config: &UnetConfig, params: &mut Params, device: &Device) -> Result<Self> {
         Self::check_params(config, params, Tracking::Trained)?;
         let source = match device.clone().without_autodiff() == Device::flex() {
-            true => Source::borrower(params, device),
+            true => Source::taker(params, device, true),
             // Elsewhere they would have to be fetched again.
             false => Source::loader(params, device, true),
         };
