@@ -2,8 +2,8 @@
 //!
 //! burn cannot have its own operations replaced from outside, so these stand beside them: [`Kernels`] is a backend extension whose
 //! default bodies are burn's operations (every GPU takes those), whose `Flex` bodies are `unnoise-kernels` on the tensor's own memory,
-//! and whose autodiff bodies are written by hand. Other precisions than `f32` take burn's operations on the CPU too. Nothing is computed
-//! for a parent without a gradient, so frozen weights cost a tracked input nothing.
+//! and whose autodiff bodies are written by hand. Other precisions than `f32` take burn's operations on the CPU too. A product that
+//! only a parent without a gradient needs is not computed, so frozen weights cost a tracked input nothing.
 
 mod autodiff;
 mod flex;
