@@ -18,6 +18,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODEL = ROOT / "models" / "digits"
+TIMESTEPS = (10, 200, 500, 900)
 
 
 def main():
@@ -62,7 +63,7 @@ def main():
     f32, f64 = model(torch.float32), model(torch.float64)
     print(f"Network output, {args.n} images of noise: rms error over rms, largest error over rms\n")
     print("| timestep | PyTorch f32 | unnoise | unnoise --exact |\n|---|---|---|---|")
-    for timestep in (10, 200, 500, 900):
+    for timestep in TIMESTEPS:
         truth = theirs(f64, torch.float64, timestep)
         scale = np.sqrt((truth**2).mean())
         words = ["predict", "--input", str(work / "x.npy"), "--timestep", str(timestep)]
@@ -70,13 +71,14 @@ def main():
         errors = [(np.sqrt(((o - truth) ** 2).mean()) / scale, np.abs(o - truth).max() / scale) for o in outputs]
         print(f"| {timestep} | " + " | ".join(f"{rms:.1e}, {most:.1e}" for rms, most in errors) + " |")
 
-    print("\nGradients of sum(v network(x)) for normal v, 4 images, timestep 200: rms error over rms\n")
-    print("| by | PyTorch f32 | unnoise |\n|---|---|---|")
-    x, v = noise[:4], np.random.default_rng(1).standard_normal((4, 1, 32, 32)).astype(np.float32)
+    print("\nGradients of sum(v network(x)) for normal v by the images and by all parameters: rms error over rms\n")
+    print("| timestep | images: PyTorch f32 | unnoise | parameters: PyTorch f32 | unnoise |\n|---|---|---|---|---|")
+    v = np.random.default_rng(1).standard_normal(noise.shape).astype(np.float32)
 
-    def gradients(net, dtype):
-        image = torch.from_numpy(x).to(dtype).requires_grad_()
-        (net(image, 200).sample * torch.from_numpy(v).to(dtype)).sum().backward()
+    def gradients(net, dtype, timestep):
+        net.zero_grad()
+        image = torch.from_numpy(noise).to(dtype).requires_grad_()
+        (net(image, timestep).sample * torch.from_numpy(v).to(dtype)).sum().backward()
         named = {name: p.grad.double().numpy() for name, p in net.named_parameters()}
         return {"the input": image.grad.double().numpy(), "all parameters": named}
 
@@ -87,16 +89,17 @@ def main():
 
     folder = work / "gradients"
     folder.mkdir()
-    np.save(folder / "x.npy", x)
+    np.save(folder / "x.npy", noise)
     np.save(folder / "v.npy", v)
-    subprocess.run([args.gradients, str(MODEL), "200", str(folder)], check=True)
     from safetensors.numpy import load_file
 
-    named = {name: grad.astype(np.float64) for name, grad in load_file(folder / "gradients.safetensors").items()}
-    ours_ = {"the input": np.load(folder / "dx.npy").astype(np.float64), "all parameters": named}
-    want, theirs_ = gradients(f64, torch.float64), gradients(f32, torch.float32)
-    for of in want:
-        print(f"| {of} | {error(theirs_[of], want[of]):.1e} | {error(ours_[of], want[of]):.1e} |")
+    for timestep in TIMESTEPS:
+        subprocess.run([args.gradients, str(MODEL), str(timestep), str(folder)], check=True)
+        named = {name: grad.astype(np.float64) for name, grad in load_file(folder / "gradients.safetensors").items()}
+        ours_ = {"the input": np.load(folder / "dx.npy").astype(np.float64), "all parameters": named}
+        want, theirs_ = gradients(f64, torch.float64, timestep), gradients(f32, torch.float32, timestep)
+        errors = [f"{error(part[of], want[of]):.1e}" for of in want for part in (theirs_, ours_)]
+        print(f"| {timestep} | {' | '.join(errors)} |")
 
     truth = run(f64, torch.float64)
     words = ["sample", "--sampler", "ddim", "--steps", str(args.steps), "--noise", str(work / "x.npy")]

@@ -41,8 +41,9 @@ pub struct Conv2d {
     pub stride: usize,
     /// Zeros around the input: `[(top, bottom), (left, right)]`.
     pub padding: [(usize, usize); 2],
-    /// Whether a 3x3 convolution must be summed as it is defined, which takes four times as long: to compare with. Then no more is lost
-    /// to an infinity or a NaN than by the definition, where a transform spreads it over a tile, and a zero of the padding turns it to NaN.
+    /// Whether a 3x3 convolution must be summed as it is defined, which takes four times as long: to compare with. Of any kernel, an infinity
+    /// or a NaN then spoils no more than by the definition; else a transform spreads it over a tile, and an infinity times a zero of the padding is
+    /// NaN.
     pub exact: bool,
 }
 
@@ -172,11 +173,12 @@ impl Conv2d {
 /// So many channels are few.
 const FEW: usize = 4;
 /// The largest side and padding: the places of all taps fit a signed number, of 32 bits too.
-const MAX_SIDE: usize = 1 << 28;
+pub(crate) const MAX_SIDE: usize = 1 << 28;
 /// The largest stride, whose square is the number of classes that the gradient by the input has.
 const MAX_STRIDE: usize = 1 << 8;
 
-/// How a convolution is computed. Only what this says, and nothing of the batch or the threads, decides about the order of its sums.
+/// How a convolution is computed. Only what this says, and nothing of the threads, decides about the order of its sums, nor does the batch, but for the parts
+/// that a gradient by the weight is summed in.
 enum Route {
     /// 3x3, stride 1, one zero of padding, many channels, unless it must be exact.
     Winograd(winograd::Shape),

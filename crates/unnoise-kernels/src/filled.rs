@@ -34,7 +34,7 @@ impl Conv2d {
     /// As for `forward`, or where the memory does not suffice.
     pub fn output<'a>(&self, x: &[f32], weight: impl Into<Weight<'a>>, epilogue: impl Into<Epilogue<'a>>) -> Result<Vec<f32>> {
         let [rows, columns] = self.output_sides()?;
-        // SAFETY: `forward` stores every sum, and only stores.
+        // SAFETY: `forward` stores a sum at every pixel, and reads what it has stored alone.
         unsafe { filled(&[self.n, self.c_out, rows, columns], "Conv2d::output", |y| self.forward(x, weight, epilogue, y)) }
     }
 
@@ -44,7 +44,7 @@ impl Conv2d {
     /// As for `output`.
     pub fn input_gradient<'a>(&self, weight: impl Into<Weight<'a>>, dy: &[f32]) -> Result<Vec<f32>> {
         let sides = [self.n, self.c_in, self.h, self.w];
-        // SAFETY: `backward_input` stores a sum at every pixel, of no terms where no output saw it, and only stores.
+        // SAFETY: `backward_input` stores a sum at every pixel, of no terms where no output saw it, and reads what it has stored alone.
         unsafe { filled(&sides, "Conv2d::input_gradient", |dx| self.backward_input(weight, dy, dx)) }
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::conv::{Conv2d, Epilogue};
+use crate::conv::{Conv2d, Epilogue, MAX_SIDE};
 use crate::error::{Error, Result, check_lengths, size};
 use crate::parts::Parts;
 use crate::simd::{Kernel, LANES, Simd, dispatch, lanes};
@@ -38,7 +38,7 @@ impl Linear {
     /// The layer's output for `x`, into `y`.
     ///
     /// # Errors
-    /// Where `c_in` or `c_out` is zero, or a slice does not have its length.
+    /// Where `c_in` or `c_out` is zero or above 2^28, or a slice does not have its length.
     pub fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<()> {
         let [of_x, of_weight, of_y] = self.sizes();
         let bias_length = bias.map_or(self.c_out, <[f32]>::len);
@@ -125,8 +125,8 @@ impl Linear {
 
     fn check(&self, at: &'static str, given: [Length; 2], more: [Length; 2]) -> Result<()> {
         for (what, got) in [("c_in", self.c_in), ("c_out", self.c_out)] {
-            if got == 0 {
-                return Err(Error::Shape { what, expected: "at least 1".into(), got, at });
+            if !(1..=MAX_SIDE).contains(&got) {
+                return Err(Error::Shape { what, expected: format!("1 to {MAX_SIDE}"), got, at });
             }
         }
         check_lengths(at, &[given, more].concat())

@@ -31,10 +31,13 @@ impl Resample2 {
     pub fn spread(&self, x: &[f32], factor: f32) -> Result<Vec<f32>> {
         let (at, Self { planes, h, w }) = ("Resample2::spread", *self);
         check_lengths(at, &[("x", x.len(), size([planes, h, w]))])?;
+        if x.is_empty() {
+            return Ok(Vec::new());
+        }
         let write = |y: &mut [f32]| {
             // Two rows of `y` a row of `x`.
-            let rows = y.par_chunks_exact_mut((4 * w).max(1)).zip(x.par_chunks_exact(w.max(1)));
-            rows.with_min_len(CHUNK.div_ceil(4 * w.max(1))).for_each(|(y, x)| dispatch(Spread { x, factor, y }));
+            let rows = y.par_chunks_exact_mut(4 * w).zip(x.par_chunks_exact(w));
+            rows.with_min_len(CHUNK.div_ceil(4 * w)).for_each(|(y, x)| dispatch(Spread { x, factor, y }));
             Ok(())
         };
         // SAFETY: every row of `x` writes its two rows of `y`, whole, and none is read.
@@ -48,9 +51,12 @@ impl Resample2 {
     pub fn gather(&self, y: &[f32], factor: f32) -> Result<Vec<f32>> {
         let (at, Self { planes, h, w }) = ("Resample2::gather", *self);
         check_lengths(at, &[("y", y.len(), size([planes, h, w, 4]))])?;
+        if y.is_empty() {
+            return Ok(Vec::new());
+        }
         let write = |x: &mut [f32]| {
-            let rows = x.par_chunks_exact_mut(w.max(1)).zip(y.par_chunks_exact((4 * w).max(1)));
-            rows.with_min_len(CHUNK.div_ceil(4 * w.max(1))).for_each(|(x, y)| dispatch(Gather { y, factor, x }));
+            let rows = x.par_chunks_exact_mut(w).zip(y.par_chunks_exact(4 * w));
+            rows.with_min_len(CHUNK.div_ceil(4 * w)).for_each(|(x, y)| dispatch(Gather { y, factor, x }));
             Ok(())
         };
         // SAFETY: every two rows of `y` write their row of `x`, whole, and none is read.
@@ -181,6 +187,9 @@ mod tests {
         assert_eq!(error.to_string(), "Resample2::gather: y must hold 120 numbers, got 30");
         let absurd = Resample2 { planes: 1 << 62, h: 4, w: 4 };
         assert!(absurd.spread(&[], 1.0).is_err() && absurd.gather(&[], 1.0).is_err());
+        for none in [Resample2 { planes: 0, h: 1, w: 1 << 62 }, Resample2 { planes: 1, h: 0, w: 1 << 62 }] {
+            assert!(none.spread(&[], 1.0).unwrap().is_empty() && none.gather(&[], 1.0).unwrap().is_empty());
+        }
         assert_eq!(Resample2 { planes: 1, h: 0, w: 0 }.spread(&[], 1.0).unwrap(), []);
     }
 }

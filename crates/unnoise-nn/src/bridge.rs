@@ -52,10 +52,9 @@ impl Convolution {
     /// The same convolution with this weight, which must be one that can be prepared.
     pub(crate) fn freeze(self, values: Vec<f32>, shape: [usize; 4]) -> Self {
         let [_, c_in, kernel, _] = shape;
-        let conv = kernels_shape([1, c_in, kernel, kernel], shape, &self);
-        let prepared = conv.and_then(|conv| PreparedWeight::new(&conv, values).ok());
-        debug_assert!(prepared.is_some(), "shapes are checked before a layer is built");
-        Self { frozen: prepared.map(|prepared| Arc::new(FrozenWeight { shape, prepared })), ..self }
+        let conv = kernels_shape([1, c_in, kernel, kernel], shape, &self).expect("a square kernel");
+        let prepared = PreparedWeight::new(&conv, values).expect("shapes are checked before a layer is built");
+        Self { frozen: Some(Arc::new(FrozenWeight { shape, prepared })), ..self }
     }
 
     fn weight_shape(&self, weight: &impl TensorMetadata) -> [usize; 4] {

@@ -268,9 +268,12 @@ fn wrong_shapes_are_errors() {
     assert_eq!(error.to_string(), "PreparedWeight::new: weight must hold 54 numbers, got 53");
     let few = conv((1, 8, 4, 6, 6), 3, 1, [(1, 1); 2]);
     let prepared = PreparedWeight::new(&few, vec![0.0; 288]).unwrap();
-    let lower = Conv2d { padding: [(1, 0), (1, 1)], ..few };
-    let error = lower.forward(&[0.0; 288], &prepared, None, &mut [0.0; 120]).unwrap_err();
-    assert_eq!(error.to_string(), "Conv2d::forward: lower padding of the prepared weight must be 0, got 1");
+    for (padding, side) in
+        [([(0, 1), (1, 1)], "upper"), ([(1, 0), (1, 1)], "lower"), ([(1, 1), (0, 1)], "left"), ([(1, 1), (1, 0)], "right")]
+    {
+        let error = Conv2d { padding, ..few }.forward(&[0.0; 288], &prepared, None, &mut [0.0; 120]).unwrap_err();
+        assert_eq!(error.to_string(), format!("Conv2d::forward: {side} padding of the prepared weight must be 0, got 1"));
+    }
     let error = Conv2d { kernel: 5, ..case }.output_sides().unwrap_err();
     assert_eq!(error.to_string(), "Conv2d: kernel must be at most the padded side 4, got 5");
     let error = Conv2d { stride: 0, ..case }.output_sides().unwrap_err();
@@ -281,22 +284,25 @@ fn wrong_shapes_are_errors() {
 fn absurd_shapes_are_errors() {
     let base = conv((1, 2, 3, 4, 4), 3, 1, [(1, 1); 2]);
     let large = 1 << 62;
-    let not_one = [
-        Conv2d { h: usize::MAX, ..base },
-        Conv2d { w: large, ..base },
-        Conv2d { stride: large, ..base },
-        Conv2d { kernel: large, padding: [(large, large); 2], ..base },
-        Conv2d { padding: [(usize::MAX, 1), (1, 1)], ..base },
-        Conv2d { h: 0, ..base },
-    ];
-    // Sizes whose product is that of empty slices where it is taken modulo 2^64.
-    let not_there = [Conv2d { n: large, c_in: 4, c_out: 4, ..base }, Conv2d { c_in: large, c_out: large, ..base }];
-    for case in not_one.into_iter().chain(not_there) {
-        assert!(case.forward(&[], [].as_slice(), None, &mut []).is_err(), "{case:?}");
-        assert!(case.backward_input([].as_slice(), &[], &mut []).is_err(), "{case:?}");
-        assert!(case.backward_weight(&[], &[], &mut []).is_err(), "{case:?}");
+    for (case, expected) in [
+        (Conv2d { h: usize::MAX, ..base }, "h must be 0 to 268435456, got 18446744073709551615"),
+        (Conv2d { w: MAX_SIDE + 1, ..base }, "w must be 0 to 268435456, got 268435457"),
+        (Conv2d { stride: MAX_STRIDE + 1, ..base }, "stride must be 1 to 256, got 257"),
+        (Conv2d { kernel: large, ..base }, "kernel must be 1 to 268435456, got 4611686018427387904"),
+        (Conv2d { padding: [(1, 1), (1, usize::MAX)], ..base }, "padding must be 0 to 268435456, got 18446744073709551615"),
+    ] {
+        assert_eq!(case.output_sides().unwrap_err().to_string(), format!("Conv2d: {expected}"));
     }
-    assert!(PreparedWeight::new(&not_there[1], Vec::new()).is_err());
+    assert_eq!(Conv2d { stride: MAX_STRIDE, h: MAX_SIDE, ..base }.output_sides().unwrap(), [1 << 20, 1]);
+    // Sizes whose products are those of the slices, modulo 2^64.
+    for (case, weight) in [(Conv2d { n: large, c_in: 4, c_out: 4, ..base }, 144), (Conv2d { c_in: large, c_out: large, ..base }, 0)]
+    {
+        let mut weight = vec![0.0; weight];
+        assert!(case.forward(&[], &weight, None, &mut []).is_err(), "{case:?}");
+        assert!(case.backward_input(&weight, &[], &mut []).is_err(), "{case:?}");
+        assert!(case.backward_weight(&[], &[], &mut weight).is_err(), "{case:?}");
+    }
+    assert!(PreparedWeight::new(&Conv2d { c_in: large, c_out: large, ..base }, Vec::new()).is_err());
     // No image is a batch, of any size.
     let none = Conv2d { n: 0, c_in: 8, c_out: 8, h: MAX_SIDE, w: MAX_SIDE, ..base };
     let mut dw = vec![f32::NAN; 8 * 8 * 9];
