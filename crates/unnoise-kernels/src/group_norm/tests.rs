@@ -68,9 +68,12 @@ fn check(norm: GroupNorm) {
     x.iter_mut().for_each(|v| *v += 0.7);
     let (gamma, beta) = (normal(norm.channels, 3, 1.0), normal(norm.channels, 4, 0.5));
     let want = plain(norm, &x, &gamma, &beta, &dy);
-    for ((name, got), want) in ["y", "dx", "dgamma", "dbeta"].into_iter().zip(run(norm, &x, &gamma, &beta, &dy)).zip(want) {
+    // Half of the deviation of sums over images and pixels, whose terms SiLU's slope makes smaller.
+    let sums = 0.5 * ((norm.n * norm.pixels) as f64).sqrt();
+    let names = [("y", 0.0), ("dx", 0.0), ("dgamma", sums), ("dbeta", sums)];
+    for (((name, least), got), want) in names.into_iter().zip(run(norm, &x, &gamma, &beta, &dy)).zip(want) {
         // Sums of up to 1024 pixels and 17 images in chains of at most 128: 128 roundings of 6e-8 at worst.
-        Close::new(format!("{name} of {norm:?}"), 1e-5).check(&got, want);
+        Close::new(format!("{name} of {norm:?}"), 1e-5).of_at_least(least).check(&got, want);
     }
 }
 
