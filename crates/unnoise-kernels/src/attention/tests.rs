@@ -102,8 +102,10 @@ proptest! {
         let case = shape(n, heads, width, pixels);
         let arrays = arrays(case, seed, 1.0);
         for ((name, got), want) in NAMES.into_iter().zip(run(case, &arrays)).zip(plain(case, &arrays)) {
-            // Where one weight is nearly one, the scores' gradients are small differences.
-            Close::new(format!("{name} of {case:?}"), TOLERANCE).of_at_least(0.1).check(&got, want);
+            // `dq` and `dk` sum `scale (dout v - dout out)` times a weight and a number of size one. The difference is of size one too, and what errs
+            // in `out` errs in it. Where one weight is nearly one the differences cancel, their errors do not.
+            let least = if ["dq", "dk"].contains(&name) { 1.0 } else { 0.1 };
+            Close::new(format!("{name} of {case:?}"), TOLERANCE).of_at_least(least).check(&got, want);
         }
     }
 }
